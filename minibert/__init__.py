@@ -1,0 +1,58 @@
+"""minibert: a BERT from scratch in plain PyTorch, to read, to verify against and to embed with."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+# Where each public name lives. Importing one imports its module, and no more: `import minibert`
+# itself is free.
+_HOME = {
+    "BertConfig": "config",
+    "Padded": "layout",
+    "Packed": "layout",
+    "BertModel": "model",
+    "explicit_attention": "model",
+    "set_attention": "model",
+    "BertForMaskedLM": "heads",
+    "BertForMultipleChoice": "heads",
+    "BertForNextSentencePrediction": "heads",
+    "BertForPreTraining": "heads",
+    "BertForQuestionAnswering": "heads",
+    "BertForSequenceClassification": "heads",
+    "BertForTokenClassification": "heads",
+    "LoadReport": "checkpoint",
+    "Tokenizer": "tokenizer",
+    "Embedder": "embed",
+    "MinibertError": "errors",
+}
+
+__all__ = sorted(_HOME)
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from minibert.checkpoint import LoadReport as LoadReport
+    from minibert.config import BertConfig as BertConfig
+    from minibert.embed import Embedder as Embedder
+    from minibert.errors import MinibertError as MinibertError
+    from minibert.heads import BertForMaskedLM as BertForMaskedLM
+    from minibert.heads import BertForMultipleChoice as BertForMultipleChoice
+    from minibert.heads import BertForNextSentencePrediction as BertForNextSentencePrediction
+    from minibert.heads import BertForPreTraining as BertForPreTraining
+    from minibert.heads import BertForQuestionAnswering as BertForQuestionAnswering
+    from minibert.heads import BertForSequenceClassification as BertForSequenceClassification
+    from minibert.heads import BertForTokenClassification as BertForTokenClassification
+    from minibert.layout import Packed as Packed
+    from minibert.layout import Padded as Padded
+    from minibert.model import BertModel as BertModel
+    from minibert.model import explicit_attention as explicit_attention
+    from minibert.model import set_attention as set_attention
+    from minibert.tokenizer import Tokenizer as Tokenizer
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'minibert' has no attribute {name!r}")
+    return getattr(import_module(f"minibert.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,33 @@
+"""Every refusal of minibert: one line that says what, got, expected and how to mend it.
+
+Wrong values raise a subclass of `MinibertError` (itself a `ValueError`); wrong types raise a plain
+`TypeError`.  The command line prints the line of a `MinibertError` and exits with 2.
+"""
+
+
+class MinibertError(ValueError):
+    """Input that minibert refuses; the message is one line, complete by itself."""
+
+
+class ConfigError(MinibertError):
+    """A `config.json` (or a configuration made in Python) that is not a BERT encoder's."""
+
+
+class CheckpointError(MinibertError):
+    """A checkpoint file that is torn, foreign, or does not fit the model."""
+
+
+class WeightsError(MinibertError):
+    """A model name that leads to no verified folder: unknown, unreachable, or wrong SHA-256."""
+
+
+class TokenizerError(MinibertError):
+    """Tokenizer files that do not fit, or a length that leaves no room for text."""
+
+
+class TextError(MinibertError):
+    """A text that cannot be embedded as asked: lone surrogates, or longer than allowed."""
+
+
+class DataError(MinibertError):
+    """A file of texts or vectors that cannot be read or written as asked."""

@@ -1,0 +1,63 @@
+"""What every test shares: shapes checked at run time, the real checkpoint, the public data sets."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+# Checks every shape in every signature of the package while the tests run. It has to come before
+# the first import of a module of minibert.
+_hook = install_import_hook("minibert", "beartype.beartype")
+
+settings.register_profile(
+    "minibert",
+    deadline=None,
+    derandomize=True,
+    max_examples=30,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("minibert")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what the machine cannot run, and say which and how to get it."""
+    absent = {
+        "reference": None
+        if importlib.util.find_spec("transformers")
+        else "transformers is not installed: pip install -e '.[reference]' -c constraints.txt",
+        "data": None
+        if os.environ.get("MINIBERT_DATA")
+        else "MINIBERT_DATA is not set to the folder of the public data sets",
+    }
+    kept, gone = [], []
+    for item in items:
+        missing = [why for name, why in absent.items() if why and item.get_closest_marker(name)]
+        (gone if missing else kept).append(item)
+    if gone:
+        config.hook.pytest_deselected(items=gone)
+        items[:] = kept
+    config.stash[_absent] = [f"{name}: {why}" for name, why in absent.items() if why]
+
+
+_absent = pytest.StashKey[list[str]]()
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    return [f"deselected, marked {line}" for line in config.stash.get(_absent, [])]
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the real all-MiniLM-L6-v2, fetched once into the user's cache."""
+    from minibert.weights import resolve
+
+    return resolve(os.environ.get("MINIBERT_TEST_MODEL", "all-MiniLM-L6-v2"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of the public data sets."""
+    return Path(os.environ["MINIBERT_DATA"])
