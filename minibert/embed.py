@@ -1,0 +1,438 @@
+"""Texts in, vectors out: the `Embedder`.
+
+texts -> token ids -> windows where a text is long -> sorted by length into batches of a token
+budget -> packed, without padding -> encoder -> pooled -> windows merged -> dense -> normalised
+-> float32, in the order of the texts
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from minibert import tensor_files
+from minibert.checkpoint import load
+from minibert.config import BertConfig
+from minibert.errors import CheckpointError, TextError, TokenizerError
+from minibert.layout import Packed
+from minibert.model import BertModel
+from minibert.pooling import normalise, pool, truncate
+from minibert.recipe import DenseStep, Recipe, read_recipe
+from minibert.tokenizer import Tokenizer, checked_texts, window_spans
+from minibert.weights import resolve
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+LongText = Literal["truncate", "windows", "error"]
+Vectors = NDArray[np.float32]
+
+# Raised whenever the same weights and text give vectors that differ by more than rounding.
+NUMERICS_VERSION = 1
+
+# Tokens computed at once. Few enough for the activations of a layer to stay in the cache, enough
+# to keep the matrix products large; `python scripts/benchmark.py --batch-tokens` measures it.
+BATCH_TOKENS = 2048
+
+# Texts that `stream` takes at once. Sorting them by length is what makes batches even.
+CHUNK_TEXTS = 4096
+
+_ACTIVATIONS = {
+    "identity": lambda x: x,
+    "tanh": torch.tanh,
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+class Embedder:
+    """A BERT, its tokenizer and its recipe: turns texts into vectors.
+
+    One embedder serves any number of threads, each getting what it would get alone.  A process
+    forked after loading works too; it computes on one thread, for the threads of its parent do not
+    survive the fork.
+
+    >>> embedder = Embedder.from_pretrained("all-MiniLM-L6-v2")
+    >>> embedder.encode(["a text", "another"]).shape
+    (2, 384)
+    """
+
+    def __init__(
+        self,
+        model: BertModel,
+        tokenizer: Tokenizer,
+        recipe: Recipe,
+        *,
+        dense: Sequence[nn.Linear] = (),
+        folder: Path | None = None,
+    ) -> None:
+        largest = max(tokenizer.vocab_size - 1, *tokenizer.special_ids)
+        if largest >= model.config.vocab_size:
+            raise TokenizerError(
+                f"{folder or 'the tokenizer'}: has token ids up to {largest}, expected at most "
+                f"{model.config.vocab_size - 1}, the model's last embedding; the tokenizer must be "
+                "that of the checkpoint"
+            )
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.recipe = recipe
+        self.folder = folder
+        self._dense = tuple(dense)
+        _stay_alive_after_fork()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        revision: str | None = None,
+        sha256: str | None = None,
+        offline: bool = False,
+    ) -> Self:
+        """The embedder of a sentence-transformers folder, or of a plain BERT folder.
+
+        Args:
+            name: a folder, a name of the manifest, or a hub id "owner/name".
+            dtype: of the computation: "float32", "bfloat16", "float16" or "float64".
+            device: where it runs.
+            revision: the commit of a hub id.
+            sha256: the expected SHA-256 of `model.safetensors`.
+            offline: open no connection.
+
+        Raises: WeightsError, ConfigError, CheckpointError or TokenizerError, in one line.
+        """
+        folder = resolve(name, revision=revision, sha256=sha256, offline=offline)
+        config = BertConfig.from_file(folder / "config.json")
+        tokenizer = Tokenizer.from_pretrained(folder)
+        recipe = read_recipe(folder, config, tokenizer.model_max_length)
+        model = load(BertModel, folder, config, dtype=dtype, device=device)
+        dense = [_load_dense(step, model) for step in recipe.dense]
+        return cls(model, tokenizer, recipe, dense=dense, folder=folder)
+
+    @property
+    def dim(self) -> int:
+        """The width of a vector."""
+        if self.recipe.dense:
+            return self.recipe.dense[-1].out_features
+        return self.model.config.hidden_size * len(self.recipe.pooling)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that decides a vector; vectors of one fingerprint may be compared.
+
+        It covers weights, tokenizer, recipe, prompts, dtype and `NUMERICS_VERSION`.
+        """
+        digest = hashlib.sha256()
+        facts = {
+            "recipe": self.recipe.to_dict(),
+            "config": self.model.config.to_dict(),
+            "tokenizer": self.tokenizer.to_json(),
+            "numerics": NUMERICS_VERSION,
+        }
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+        for module in (self.model, *self._dense):
+            for name, tensor in sorted(module.state_dict().items()):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def fingerprint_of(
+        self,
+        *,
+        prompt: str | None = None,
+        normalize_embeddings: bool | None = None,
+        truncate_dim: int | None = None,
+        long_text: LongText = "truncate",
+    ) -> str:
+        """The fingerprint of vectors that `encode` makes with these settings."""
+        settings = [
+            self.fingerprint,
+            self.prompt_text(prompt),
+            self.recipe.normalise if normalize_embeddings is None else normalize_embeddings,
+            truncate_dim or self.dim,
+            long_text,
+        ]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+
+    def prompt_text(self, prompt: str | None) -> str:
+        """What is put before each text: of a name of the recipe its text, else `prompt` itself."""
+        name = self.recipe.default_prompt if prompt is None else prompt
+        return "" if name is None else self.recipe.prompts.get(name, name)
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt: str | None = None,
+        normalize_embeddings: bool | None = None,
+        truncate_dim: int | None = None,
+        long_text: LongText = "truncate",
+        batch_tokens: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> Vectors:
+        """One float32 vector for each text, in the order given.
+
+        Args:
+            texts: a list of texts, or one text.
+            prompt: a name of the recipe's prompts, or a text, put before each text; None takes
+                the recipe's default, "" none.
+            normalize_embeddings: True for vectors of length 1, False to leave them; None does as
+                the recipe says.
+            truncate_dim: keep this many components, then normalise.
+            long_text: what to do with texts over the recipe's `max_length`: "truncate" cuts them,
+                "windows" embeds overlapping windows and takes their mean weighted by tokens,
+                "error" refuses them.
+            batch_tokens: tokens computed at once.
+            show_progress_bar: None shows one on a terminal, for more than a few batches.
+
+        Returns:
+            `(texts, dim)`, for a single text `(dim,)`; without any text `(0, dim)`.
+
+        Raises: TypeError for anything but texts, with its index; TextError for a lone surrogate,
+            or a long text under "error".
+        Differs: sentence-transformers does not normalise again after `truncate_dim`.
+        """
+        single = isinstance(texts, str)
+        listed = [texts] if isinstance(texts, str) else _listed(texts)
+        sequences, owners, skipped = self._sequences(listed, self.prompt_text(prompt), long_text)
+        with torch.inference_mode():
+            pooled = self._pooled(sequences, skipped, batch_tokens, show_progress_bar)
+            vectors = self._finish(
+                _merge_windows(pooled, [len(ids) for ids in sequences], owners, len(listed)),
+                self.recipe.normalise if normalize_embeddings is None else normalize_embeddings,
+                truncate_dim,
+            )
+        array: Vectors = vectors.float().numpy()
+        return array[0] if single else array
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        *,
+        chunk_texts: int = CHUNK_TEXTS,
+        prompt: str | None = None,
+        normalize_embeddings: bool | None = None,
+        truncate_dim: int | None = None,
+        long_text: LongText = "truncate",
+        batch_tokens: int | None = None,
+    ) -> Iterator[Vectors]:
+        """The vectors of any number of texts, `chunk_texts` rows at a time, in order.
+
+        Holds one chunk in memory, so a corpus of any size can be embedded. Settings as in `encode`;
+        a fault is reported with its index within the corpus.
+        """
+        if isinstance(texts, str):
+            raise TypeError("got one text, expected an iterable of texts; put it into a list")
+        iterator, done = iter(texts), 0
+        while chunk := list(islice(iterator, chunk_texts)):
+            try:
+                yield self.encode(
+                    chunk,
+                    prompt=prompt,
+                    normalize_embeddings=normalize_embeddings,
+                    truncate_dim=truncate_dim,
+                    long_text=long_text,
+                    batch_tokens=batch_tokens,
+                    show_progress_bar=False,
+                )
+            except (TextError, TypeError) as error:
+                counted = f"; counted from text {done} of the corpus" if done else ""
+                raise type(error)(f"{error}{counted}") from None
+            done += len(chunk)
+
+    @staticmethod
+    def similarity(a: Vectors, b: Vectors) -> Vectors:
+        """The cosine of every vector of `a` with every vector of `b`: `(len(a), len(b))`.
+
+        A single vector counts as one row. A zero vector has the cosine 0 with all.
+        """
+        rows = [torch.from_numpy(np.atleast_2d(np.asarray(x, dtype=np.float32))) for x in (a, b)]
+        if rows[0].shape[1] != rows[1].shape[1]:
+            raise ValueError(
+                f"got vectors of width {rows[0].shape[1]} and {rows[1].shape[1]}, expected the "
+                "same; compare vectors of one model"
+            )
+        cosines: Vectors = (normalise(rows[0]) @ normalise(rows[1]).T).numpy()
+        return cosines
+
+    def _sequences(
+        self, texts: list[str], prompt: str, long_text: LongText
+    ) -> tuple[list[list[int]], list[int], int]:
+        """Token ids ready for the encoder, the text each belongs to, and unpooled prompt tokens."""
+        if long_text not in ("truncate", "windows", "error"):
+            raise ValueError(
+                f"got long_text {long_text!r}, expected 'truncate', 'windows' or 'error'"
+            )
+        cls, sep, room = self.tokenizer.cls_id, self.tokenizer.sep_id, self.recipe.max_length - 2
+        lowercase = self.recipe.lowercase
+        prepared = texts
+        if prompt or lowercase:
+            texts = checked_texts(texts, "texts")
+            prepared = [(prompt + text).lower() if lowercase else prompt + text for text in texts]
+        skipped = 0
+        if prompt and not self.recipe.pools_prompt:
+            skipped = 1 + len(self.tokenizer.ids([prompt])[0])
+            if skipped > room:
+                raise TextError(
+                    f"the prompt has {skipped - 1} tokens, expected fewer than {room - 1}; "
+                    "shorten it, or the texts have no room"
+                )
+        sequences: list[list[int]] = []
+        owners: list[int] = []
+        for index, ids in enumerate(self.tokenizer.ids(prepared)):
+            spans = [(0, len(ids))]
+            if len(ids) > room:
+                if long_text == "error":
+                    raise TextError(
+                        f"text {index} has {len(ids) + 2} tokens, expected at most "
+                        f"{self.recipe.max_length}; shorten it, or choose long_text='truncate' or "
+                        "'windows'"
+                    )
+                spans = [(0, room)]
+                if long_text == "windows":
+                    spans = window_spans(len(ids), room, room // 8)
+            for start, stop in spans:
+                sequences.append([cls, *ids[start:stop], sep])
+                owners.append(index)
+        return sequences, owners, skipped
+
+    def _pooled(
+        self,
+        sequences: list[list[int]],
+        skipped: int,
+        batch_tokens: int | None,
+        show_progress_bar: bool | None,
+    ) -> Float[Tensor, "sequences pooled"]:
+        """Each sequence's pooled vector, in order, computed in batches of similar length."""
+        budget = BATCH_TOKENS if batch_tokens is None else batch_tokens
+        if budget < 1:
+            raise ValueError(f"got batch_tokens {batch_tokens}, expected at least 1")
+        lengths = [len(ids) for ids in sequences]
+        order = sorted(range(len(sequences)), key=lengths.__getitem__, reverse=True)
+        width = self.model.config.hidden_size * len(self.recipe.pooling)
+        wide = torch.float64 if self._dtype == torch.float64 else torch.float32
+        out = torch.empty(len(sequences), width, dtype=wide)
+        with _progress(len(sequences), sum(lengths) > 8 * budget, show_progress_bar) as bar:
+            for batch in _batches(order, lengths, budget):
+                tokens = np.fromiter(
+                    (token for index in batch for token in sequences[index]),
+                    dtype=np.int64,
+                    count=sum(lengths[index] for index in batch),
+                )
+                ids = torch.from_numpy(tokens).to(self._device)
+                layout = Packed.from_lengths([lengths[index] for index in batch], self._device)
+                hidden = self.model(ids, layout=layout).last_hidden_state
+                if skipped:
+                    hidden, layout = _without_prompt(hidden, layout, skipped)
+                out[torch.tensor(batch)] = pool(hidden, layout, self.recipe.pooling).cpu()
+                bar.update(len(batch))
+        return out
+
+    def _finish(
+        self, pooled: Tensor, normalised: bool, truncate_dim: int | None
+    ) -> Float[Tensor, "texts dim"]:
+        """What stands behind the pooling: dense modules, truncation, normalisation."""
+        vectors = pooled
+        for step, linear in zip(self.recipe.dense, self._dense, strict=True):
+            vectors = vectors.to(device=linear.weight.device, dtype=linear.weight.dtype)
+            vectors = _ACTIVATIONS[step.activation](linear(vectors)).to(pooled)
+        if truncate_dim is not None:
+            vectors = truncate(vectors, truncate_dim)
+        return normalise(vectors) if normalised else vectors
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.embeddings.token.weight.device
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.model.embeddings.token.weight.dtype
+
+
+def _listed(texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, bytes | bytearray) or not isinstance(texts, Iterable):
+        raise TypeError(f"got {type(texts).__name__}, expected a text or a list of texts")
+    return list(texts)
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Consecutive members of `order` whose tokens fit the budget, and at least one of them."""
+    batch: list[int] = []
+    tokens = 0
+    for index in order:
+        if batch and tokens + lengths[index] > budget:
+            yield batch
+            batch, tokens = [], 0
+        batch.append(index)
+        tokens += lengths[index]
+    if batch:
+        yield batch
+
+
+def _without_prompt(hidden: Tensor, layout: Packed, skipped: int) -> tuple[Tensor, Packed]:
+    """The tokens behind the first `skipped` of each sequence, and their layout."""
+    kept = layout.positions >= skipped
+    lengths = tuple(length - skipped for length in layout.lengths)
+    return hidden[kept], Packed(lengths, layout.positions[kept])
+
+
+def _merge_windows(
+    pooled: Tensor, lengths: Sequence[int], owners: Sequence[int], n_texts: int
+) -> Float[Tensor, "texts pooled"]:
+    """The mean of each text's windows, weighted by their tokens; the weights of a text sum to 1."""
+    if len(owners) == n_texts:
+        return pooled
+    owner = torch.tensor(owners)
+    tokens = torch.tensor(lengths, dtype=pooled.dtype)
+    total = torch.zeros(n_texts, dtype=pooled.dtype).index_add_(0, owner, tokens)
+    weights = tokens / total[owner]
+    merged = torch.zeros(n_texts, pooled.shape[1], dtype=pooled.dtype)
+    return merged.index_add_(0, owner, pooled * weights[:, None])
+
+
+def _load_dense(step: DenseStep, model: BertModel) -> nn.Linear:
+    """The linear layer of a dense module, with its weights."""
+    weight = model.embeddings.token.weight
+    linear = nn.Linear(step.in_features, step.out_features, bias=step.bias, device="meta")
+    tensors = tensor_files.read_all(step.folder)
+    expected = {f"linear.{name}": tuple(p.shape) for name, p in linear.named_parameters()}
+    got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if got != expected:
+        raise CheckpointError(f"{step.folder}: holds tensors {got}, expected {expected}")
+    state = {
+        name.removeprefix("linear."): tensor.to(device=weight.device, dtype=weight.dtype)
+        for name, tensor in tensors.items()
+    }
+    linear.load_state_dict(state, assign=True)
+    return linear
+
+
+def _progress(total: int, long: bool, asked: bool | None) -> "tqdm[None]":
+    """A progress bar on standard error; silent unless asked for, or long and on a terminal."""
+    from tqdm import tqdm  # here: a bar is rarely shown, and the import is felt at start-up
+
+    shown = asked if asked is not None else long and sys.stderr.isatty()
+    return tqdm(total=total, unit="text", desc="embedding", disable=not shown)
+
+
+@cache
+def _stay_alive_after_fork() -> None:
+    """Let forked children compute on one thread: the thread pool of OpenMP is not in the child,
+    and a parallel region that waits for it never ends."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
