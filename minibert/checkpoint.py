@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -105,6 +105,9 @@ class LoadReport:
         return "\n".join(lines)
 
 
+P = TypeVar("P", bound="Pretrained")
+
+
 class Pretrained(nn.Module):
     """A network that loads from, and saves to, the checkpoints of the ecosystem.
 
@@ -118,7 +121,7 @@ class Pretrained(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls,
+        cls: type[P],
         name: str | Path,
         *,
         dtype: str = "float32",
@@ -129,7 +132,7 @@ class Pretrained(nn.Module):
         revision: str | None = None,
         sha256: str | None = None,
         offline: bool = False,
-    ) -> Self:
+    ) -> P:
         """The network with the weights of a checkpoint, in evaluation mode.
 
         Weights are memory-mapped: on the CPU, in the file's own dtype, they are not copied, but for
@@ -171,9 +174,6 @@ class Pretrained(nn.Module):
         Raises: CheckpointError when the folder cannot be written to; what stood there stays whole.
         """
         save(self, Path(folder))
-
-
-P = TypeVar("P", bound=Pretrained)
 
 
 def disk_names(name: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from minibert.errors import ConfigError
 
@@ -105,14 +105,14 @@ class BertConfig:
             return self.hidden_dropout_prob
         return self.classifier_dropout
 
-    def with_labels(self, labels: Sequence[str] | int) -> Self:
+    def with_labels(self, labels: Sequence[str] | int) -> "BertConfig":
         """The same network with other labels: their names, or how many there are."""
         if isinstance(labels, int):
             labels = [f"LABEL_{index}" for index in range(labels)]
         return replace(self, labels=tuple(labels))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "BertConfig":
         """A configuration from the keys of a `config.json`; keys unknown here are ignored.
 
         Raises: ConfigError where a key says that the network is another than BERT's encoder.
@@ -127,7 +127,7 @@ class BertConfig:
         return cls(**known) if labels is None else cls(**known, labels=labels)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Self:
+    def from_file(cls, path: str | Path) -> "BertConfig":
         """The configuration in a `config.json`.
 
         Raises: ConfigError, beginning with the file's name.

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ class Embedder:
         revision: str | None = None,
         sha256: str | None = None,
         offline: bool = False,
-    ) -> Self:
+    ) -> "Embedder":
         """The embedder of a sentence-transformers folder, or of a plain BERT folder.
 
         Args:

@@ -68,7 +68,7 @@ class Embeddings(nn.Module):
 
 def _table(rows: int, width: int) -> nn.Embedding:
     # Not nn.Embedding(rows, width): that would draw random values here, to be drawn again below.
-    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
 
 
 def explicit_attention(

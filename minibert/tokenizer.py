@@ -17,7 +17,7 @@ import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
@@ -34,6 +34,7 @@ _NAMES = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask"
 _GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 # Others that keep a vocab.txt (BertJapaneseTokenizer …) find words in other ways.
 _WORDPIECE_CLASSES = ("Bert", "DistilBert", "Electra", "MobileBert")
+_FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 # Beyond this, model_max_length is the 1e30 that `transformers` writes for "not known".
 _ABSURD_LENGTH = 1_000_000
 # The backend needs 60 to 500 bytes a character, so it sees a long text in pieces, cut after the
@@ -126,7 +127,7 @@ class Tokenizer:
         revision: str | None = None,
         sha256: str | None = None,
         offline: bool = False,
-    ) -> Self:
+    ) -> "Tokenizer":
         """Load a checkpoint's tokenizer: its tokenizer.json, else its vocab.txt.
 
         What tokenizer_config.json states (do_lower_case, strip_accents, tokenize_chinese_chars)
@@ -166,7 +167,7 @@ class Tokenizer:
         return cls(backend, special_tokens=names)
 
     @classmethod
-    def from_file(cls, tokenizer_json: str | Path) -> Self:
+    def from_file(cls, tokenizer_json: str | Path) -> "Tokenizer":
         """Load one tokenizer.json by itself, whose special tokens have BERT's usual names."""
         return cls(_read_backend(Path(tokenizer_json)))
 
@@ -184,7 +185,7 @@ class Tokenizer:
         cls_token: str = "[CLS]",
         mask_token: str = "[MASK]",
         max_input_chars_per_word: int = 100,
-    ) -> Self:
+    ) -> "Tokenizer":
         """Build WordPiece from a vocab.txt: one token a line, whose number is the id.
 
         As in `transformers`: a token that stands on two lines has the later id, a blank line is
@@ -359,7 +360,8 @@ class Tokenizer:
         vocab = {i: token for token, i in self._backend.get_vocab(with_added_tokens=False).items()}
         # An id without token was a line whose token stands again further down, which any later
         # token is when it is put there.
-        lines = [vocab.get(i, vocab[max(vocab)]) for i in range(max(vocab) + 1)]
+        last = max(vocab)
+        lines = [vocab.get(i, vocab[last]) for i in range(last + 1)]
         if not any("\n" in line or "\r" in line for line in lines):
             files["vocab.txt"] = "\n".join(lines)
         for name, text in files.items():
@@ -635,26 +637,34 @@ def _add_tokens(
 ) -> None:
     """Add what added_tokens_decoder states, or else added_tokens.json, after the vocabulary."""
     path = folder / ("added_tokens.json" if stated is None else "tokenizer_config.json")
+    tokens: list[tuple[int, tokenizers.AddedToken]] = []
     try:
         if isinstance(stated, dict):
-            tokens = {int(i): tokenizers.AddedToken(**fields) for i, fields in stated.items()}
+            for i, fields in stated.items():
+                flags = {flag: bool(fields[flag]) for flag in _FLAGS if flag in fields}
+                tokens.append((int(i), tokenizers.AddedToken(fields["content"], **flags)))
         else:
-            tokens = {
-                int(i): tokenizers.AddedToken(text, special=special, normalized=not special)
-                for text, i in _read_object(path).items()
-                for special in [text in names.values()]
-            }
-    except (TypeError, ValueError) as error:
-        raise TokenizerError(f"{path}: added tokens are not as expected: {error}") from None
+            for text, i in _read_object(path).items():
+                special = text in names.values()
+                token = tokenizers.AddedToken(text, special=special, normalized=not special)
+                tokens.append((int(i), token))
+    except (TypeError, ValueError, LookupError) as error:
+        raise TokenizerError(f"{path}: an added token is not as expected: {error!r}") from None
     vocab = backend.get_vocab()
     free = 1 + max(vocab.values(), default=-1)
-    for i, token in sorted(tokens.items()):
+    for i, token in sorted(tokens, key=lambda pair: pair[0]):
         expected = vocab.get(token.content, free)
-        backend.add_tokens([token])
-        if i != expected or backend.token_to_id(token.content) != i:
+        if i != expected:
             raise TokenizerError(
                 f"{path}: token {token.content!r} has id {i}, expected {expected}: the ids of "
                 "added tokens go on where those of vocab.txt end"
+            )
+        backend.add_tokens([token])
+        # It counts on from the number of tokens, which repeated lines make too small.
+        if (given := backend.token_to_id(token.content)) != i:
+            raise TokenizerError(
+                f"{path}: token {token.content!r} has id {i}, but the backend gives it {given}: "
+                "remove the repeated lines of vocab.txt"
             )
         free = max(free, i + 1)
 

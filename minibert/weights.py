@@ -433,6 +433,10 @@ def _salvage(entry: Entry, folder: Path, staged: Path) -> None:
     """Leave in `staged` only what is right of an earlier fetch and of a damaged `folder`."""
     import shutil
 
+    staged.mkdir(parents=True, exist_ok=True)
+    for beside in staged.parent.iterdir():
+        if beside != staged:  # of a killed fetch: what its pip brought, or the folder moved aside
+            shutil.rmtree(beside, ignore_errors=True)
     wanted = {staged / path for path in entry.files}
     wanted |= {_part(path) for path in wanted}
     for found in [found for found in staged.rglob("*") if found.is_file() and found not in wanted]:
@@ -477,15 +481,11 @@ def _deliver(entry: Entry, staged: Path, progress: bool | None) -> None:
 
 def _publish(entry: Entry, staged: Path, folder: Path) -> None:
     """Put the whole model in its place with one rename, whatever stood there moved aside first."""
-    import shutil
-
     _write_marker(staged, _records(entry, staged))
     for inner in {(staged / path).parent for path in entry.files} | {staged}:
         flush(inner)
-    aside = staged.with_name("damaged")
-    shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():
-        folder.replace(aside)
+        folder.replace(staged.with_name("damaged"))
     staged.replace(folder)
     flush(folder.parent)
 
@@ -568,17 +568,13 @@ def _pip_refusal(log: str) -> str:
 
 
 def _from_url(source: Source, missing: Mapping[str, FileEntry], staged: Path) -> None:
-    from urllib.parse import quote
-
     for path, expected in missing.items():
-        _download(source.base + quote(path), staged / path, expected)
+        _download(source.base + path, staged / path, expected)
 
 
 def _download(url: str, target: Path, expected: FileEntry) -> None:
     """Bring one file, going on where a transfer (an earlier process's too) broke off."""
     part = _part(target)
-    if _size(part) > expected.size_bytes:
-        part.unlink()
     part.touch()
     furthest = first = _size(part)
     idle = 0
@@ -632,9 +628,7 @@ def _answer(url: str, part: Path) -> Any:
         return _within(_ANSWER_SECONDS, lambda: urlopen(request, timeout=_SOCKET_SECONDS))
     except HTTPError as error:
         error.close()
-        if error.code == 416:  # what we hold reaches beyond the server's file
-            part.write_bytes(b"")
-        failure = _BrokenOffError if error.code == 416 or error.code >= 500 else _SourceError
+        failure = _BrokenOffError if error.code >= 500 else _SourceError
         raise failure(f"{url}: HTTP {error.code} {error.reason}") from error
     except (OSError, HTTPException, ValueError) as error:
         raise _BrokenOffError(f"{url}: {_line(error)}") from error

@@ -237,6 +237,7 @@ def a_file(path: str = "config.json", **changes: object) -> dict[str, object]:
         (a_file("a\\b"), "inside the folder"),
         (a_file("C:config.json"), "inside the folder"),
         (a_file("a\n"), "inside the folder"),
+        (a_file("é"), "inside the folder"),
         (a_file(".verified.json"), "inside the folder"),
         (a_file(sha256="0" * 63), "sha256 is"),
         (a_file(sha256="G" * 64), "sha256 is"),
@@ -551,6 +552,9 @@ def leave_part(cache: Path, part: bytes) -> None:
     staged.mkdir(parents=True)
     (staged / "model.safetensors.part").write_bytes(part)
     (staged / "of-another-manifest.txt").write_text("old")
+    for beside in ("pip-abc", "damaged"):
+        (staged.parent / beside).mkdir()
+        (staged.parent / beside / "file").write_text("old")
 
 
 @pytest.mark.parametrize(
@@ -722,6 +726,7 @@ def test_fetch_interrupted_at_any_rename_is_gone_on_with(
         with pytest.raises(KeyboardInterrupt):
             fetch(NAME)
         assert not folder.exists() or contents(folder) != FILES
+        assert (folder.parent / f".staging-{NAME}" / "model").exists()
     fetch(NAME)
     assert_whole(folder)
 
@@ -781,6 +786,43 @@ def test_fetch_without_room_refuses_before_it_starts(
         fetch(NAME)
     assert server.asked == []
     assert list(cache.iterdir()) == []
+
+
+def test_fetch_asks_for_twice_the_room_where_a_wheel_comes_first(
+    offer: Offer, server: Server, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    monkeypatch.setattr(weights, "_pip_download", lambda *_: pytest.fail("started pip"))
+    total = sum(map(len, FILES.values()))
+    usage = shutil.disk_usage(cache.parent)._replace(free=2 * total - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    folder = offer(PYPI, url(server.base))
+    fetch(NAME)
+    assert_whole(folder)
+    shutil.rmtree(folder)
+    usage = usage._replace(free=2 * total)
+    with pytest.raises(pytest.fail.Exception, match="started pip"):
+        fetch(NAME)
+
+
+def test_lock_is_taken_again_when_its_file_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, taken = tmp_path / "lock", []
+    try_lock = weights._try_lock
+
+    def deleted_first(handle: int) -> bool:
+        if not taken:
+            lock.unlink()  # the holder before us, between our opening and our locking
+        taken.append(handle)
+        return try_lock(handle)
+
+    monkeypatch.setattr(weights, "_try_lock", deleted_first)
+    with weights._locked(lock, NAME):
+        assert lock.exists()
+        with lock.open() as other:
+            assert not try_lock(other.fileno())
+    assert len(taken) == 2
+    assert not lock.exists()
 
 
 def flip(path: Path) -> None:
@@ -924,6 +966,7 @@ def test_fetch_never_builds_a_source_distribution(
     with pytest.raises(WeightsError, match="pip: No matching distribution"):
         fetch(NAME)
     assert not (cache.parent / "ran").exists()
+    assert {path for path, _ in server.asked} == {"simple/tiny-model/"}
     assert list(cache.iterdir()) == []
 
 
@@ -973,6 +1016,19 @@ def test_fetch_refuses_a_wheel_that_is_not_the_manifests(
     assert re.search(f"not from pypi tiny-model: .*{complaint}", capsys.readouterr().err)
 
 
+@pytest.fixture
+def mute_stdin() -> Iterator[None]:
+    """A standard input that never gives anything and never ends."""
+    reader, writer = os.pipe()
+    kept = os.dup(0)
+    os.dup2(reader, 0)
+    yield
+    os.dup2(kept, 0)
+    for handle in (reader, writer, kept):
+        os.close(handle)
+
+
+@pytest.mark.usefixtures("mute_stdin")
 @pytest.mark.parametrize(
     ("script", "complaint"),
     [

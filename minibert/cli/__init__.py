@@ -1,0 +1,103 @@
+"""The `minibert` command: a file a subcommand, loaded when it is asked for.
+
+`--help` of everything answers at once, so what is slow to import (torch, tokenizers, numpy) is
+imported inside the functions that need it, here and in the subcommands.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+import minibert
+from minibert.errors import MinibertError
+
+_COMMANDS = ("fetch", "info", "embed", "search", "similarity")
+
+
+class Stopped(Exception):
+    """The user stopped the command; the message says what can be gone on with."""
+
+
+class _PipeClosed(Exception):
+    """Who read our output has gone: nothing to complain of."""
+
+
+class _Commands(click.Group):
+    """The subcommands by name, each imported when it is looked up."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"minibert.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            raise _PipeClosed from None
+        except KeyboardInterrupt:
+            raise Stopped("stopped") from None
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(minibert.__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def commands(ctx: click.Context) -> None:
+    """Embed and search text with BERT, and look inside its checkpoints."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; bad input is one line on standard error.
+
+    Returns: the exit status: 0, 2 for what cannot be done as asked, 130 when stopped, 1 when the
+        reader of the output has gone.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack the letters of a text
+            stream.reconfigure(errors="backslashreplace")
+    given = None if args is None else list(args)
+    try:
+        code = commands.main(given, prog_name="minibert", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        return _refuse(_usage_line(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{where}{error.strerror or error}")
+    except MinibertError as error:
+        return _refuse(str(error))
+    except (Stopped, click.Abort) as error:
+        _refuse(str(error) or "stopped")
+        return 130
+    except _PipeClosed:
+        # What is left in the buffer would be written, and fail, once more at the very end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _refuse(line: str) -> int:
+    click.echo(f"minibert: {' '.join(line.splitlines())}", err=True)
+    return 2
+
+
+def _usage_line(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    hint = f" (see {context.command_path} --help)" if context else ""
+    return f"{error.format_message().rstrip('.')}{hint}"

@@ -1,0 +1,197 @@
+"""Edits the package in one place at a time and sees whether the default suite notices.
+
+    python scripts/mutate.py [--only TEXT] [--jobs 1]
+
+For each edit a copy of the checkout is changed and tested: first the test file of the edited
+module, then, while everything is green, the rest.  Prints the edits that no test noticed, and ends
+with exit status 1 when these are more than 5 %.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# module, what stands there (once), what to put there
+EDITS: tuple[tuple[str, str, str], ...] = (
+    # config: defaults, checks, reading and writing
+    ("config", "layer_norm_eps: float = 1e-12", "layer_norm_eps: float = 1e-5"),
+    ("config", 'hidden_act: str = "gelu"', 'hidden_act: str = "relu"'),
+    ("config", "type_vocab_size: int = 2", "type_vocab_size: int = 1"),
+    ("config", "tie_word_embeddings: bool = True", "tie_word_embeddings: bool = False"),
+    ("config", "and 0 <= value < 1)", "and 0 <= value <= 1)"),
+    ("config", "self.hidden_size % self.num_attention_heads:", "False:"),
+    ("config", "self.hidden_size // self.num_attention_heads", "self.num_attention_heads"),
+    ("config", "        if self.classifier_dropout is None:", "        if True:"),
+    ("config", "and not isinstance(value, bool) and value >= at_least", "and value >= at_least"),
+    ("config", "value >= at_least", "value > at_least"),
+    ("config", "and _is_number(value) and value > 0", "and _is_number(value) and value >= 0"),
+    ("config", "and math.isfinite(value)", ""),
+    ("config", '"is_decoder": ((None, False),', '"is_decoder": ((None, False, True),'),
+    ("config", '"model_type": ((None, "bert"),', '"model_type": ((None, "bert", "roberta"),'),
+    ("config", "if set(id2label) != {str(index) for index in range(len(id2label))}:", "if False:"),
+    (
+        "config",
+        '"position_embedding_type": ((None, "absolute"),',
+        '"position_embedding": ((None,),',
+    ),
+    # ops
+    ("ops", '"gelu": F.gelu,', '"gelu": partial(F.gelu, approximate="tanh"),'),
+    ("ops", '"gelu_new": partial(F.gelu, approximate="tanh"),', '"gelu_new": F.gelu,'),
+    ("ops", '"silu": F.silu,', '"silu": F.relu,'),
+    ("ops", "attn_mask=visible", "attn_mask=None"),
+    ("ops", "dropout_p=dropout", "dropout_p=0.0"),
+    ("ops", "rows = slice(start, start + count * length)", "rows = slice(0, count * length)"),
+    # layout
+    ("layout", "return None if self.mask is None else self.mask[:, None, None, :]", "return None"),
+    ("layout", "return hidden[:, 0]", "return hidden[:, -1]"),
+    ("layout", "return hidden[self.cu_seqlens[:-1]]", "return hidden[self.cu_seqlens[1:] - 1]"),
+    ("layout", "or min(self.lengths) < 1", "or min(self.lengths) < 0"),
+    ("layout", "if sum(self.lengths) != len(self.positions):", "if False:"),
+    ("layout", "if not bool(mask[:, 0].all()):", "if False:"),
+    ("layout", "starts = [0, *accumulate(self.lengths)]", "starts = [0, *self.lengths]"),
+    ("layout", "start += count * length", "start += length"),
+    ("layout", "int(self.positions.max()) + 1", "int(self.positions.max())"),
+    (
+        "layout",
+        "padded[layout.sequence, layout.positions] = values",
+        "padded[layout.sequence, 0] = 0",
+    ),
+    # model
+    ("model", "+ self.token_type(token_type_ids)", ""),
+    ("model", "self.position(layout.positions)", "self.position(layout.positions * 0)"),
+    ("model", "return self.dropout(self.norm(embedded))", "return self.dropout(embedded)"),
+    ("model", "/ math.sqrt(q.shape[-1])", ""),
+    ("model", "masked_fill(hidden_keys, -math.inf)", "masked_fill(hidden_keys, -1.0)"),
+    ("model", "masked_fill(hidden_keys, 0.0)", "masked_fill(hidden_keys, 1.0)"),
+    ("model", "F.dropout(probabilities, dropout)", "probabilities"),
+    ("model", "q, k, v = qkv.unbind(dim=-3)", "k, q, v = qkv.unbind(dim=-3)"),
+    ("model", "self.dropout if self.training else 0.0", "self.dropout"),
+    ("model", "self.attention_norm(hidden + self", "self.attention_norm(self"),
+    ("model", "self.feed_forward_norm(hidden + self", "self.feed_forward_norm(self"),
+    ("model", "return torch.tanh(self.dense(", "return (self.dense("),
+    ("model", "token_type_ids = torch.zeros_like(", "token_type_ids = torch.ones_like("),
+    ("model", "layout.longest > self.config", "layout.longest >= self.config"),
+    ("model", "high >= table.num_embeddings", "high > table.num_embeddings"),
+    ("model", 'optional = ("pooler",)', "optional = ()"),
+    # heads
+    (
+        "heads",
+        "weight = embeddings if self.decoder is None else",
+        "weight = embeddings if True else",
+    ),
+    ("heads", "self.norm(self.activation(self.dense(hidden)))", "self.norm(self.dense(hidden))"),
+    ("heads", "weight, self.bias)", "weight)"),
+    ("heads", "start, end = self.spans", "end, start = self.spans"),
+    ("heads", "scores.view(input_ids.shape[:2])", "scores.view(input_ids.shape[:2]).flip(1)"),
+    ("heads", "config if config.num_labels == 2 else config.with_labels(2)", "config"),
+    # pooling
+    ("pooling", "layout) / _counts(hidden, layout)\n", "layout)\n"),
+    ("pooling", "_counts(hidden, layout).sqrt()", "_counts(hidden, layout)"),
+    ("pooling", "weights = (layout.positions + 1)", "weights = (layout.positions + 2)"),
+    ("pooling", "hidden.masked_fill(~layout.mask[..., None], 0.0).sum(dim=1)", "hidden.sum(dim=1)"),
+    ("pooling", "-torch.inf).amax(dim=1)", "0.0).amax(dim=1)"),
+    ("pooling", "layout.cu_seqlens[1:] - 1", "layout.cu_seqlens[:-1]"),
+    ("pooling", "last - 1]", "last - 2]"),
+    ("pooling", "counts.clamp(min=1)", "counts"),
+    ("pooling", "NORM_EPS = 1e-12", "NORM_EPS = 1e-2"),
+    ("pooling", "if hidden.dtype == torch.float64 else hidden.float()", "if True else hidden"),
+    # checkpoint
+    (
+        "checkpoint",
+        '(".LayerNorm.beta", ".LayerNorm.bias")',
+        '(".LayerNorm.bet", ".LayerNorm.bia")',
+    ),
+    (
+        "checkpoint",
+        '("layers.{i}.attention.output", ("encoder.layer.{i}.attention.output.dense",)),',
+        '("layers.{i}.attention.output", ("encoder.layer.{i}.output.dense",)),',
+    ),
+    ("checkpoint", "torch.cat(read)", "torch.cat(read[::-1])"),
+    ("checkpoint", "return model.eval()", "return model"),
+    ("checkpoint", "        if check_finite:\n", "        if False:\n"),
+    ("checkpoint", "    if missing:", "    if False:"),
+    ("checkpoint", "    if unexpected:", "    if False:"),
+    ("checkpoint", "    if entry.shape != expected:", "    if False:"),
+    ("checkpoint", "    if entry.kind not in FLOATS:", "    if False:"),
+    ("checkpoint", "        if earlier != name:", "        if False:"),
+    ("checkpoint", "parameter.normal_(0.0, std)", "parameter.normal_(0.0, 2 * std)"),
+    ("checkpoint", "parameter.fill_(1.0)", "parameter.zero_()"),
+    ("checkpoint", 'metadata={"format": "pt"}', "metadata=None"),
+    ("checkpoint", "(new_head or found.keys().isdisjoint(wanted[n]))", "new_head"),
+    ("checkpoint", "        if torch.equal(", "        if not torch.equal("),
+    ("checkpoint", "            found[name] = found.pop(alias)", "            found.pop(alias)"),
+    ("checkpoint", "    if report.initialised:", "    if False:"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", default="", help="only edits whose module or text contains this")
+    parser.add_argument("--jobs", type=int, default=1, help="edits tested at once")
+    arguments = parser.parse_args()
+    edits = [edit for edit in EDITS if any(arguments.only in part for part in edit)]
+    for module, old, _ in edits:
+        count = source(ROOT, module).read_text(encoding="utf-8").count(old)
+        if count != 1:
+            raise SystemExit(f"error: {module}.py holds {old!r} {count} times, expected once")
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        noticed = list(pool.map(test, edits))
+    survivors = [edit for edit, seen in zip(edits, noticed, strict=True) if not seen]
+    share = 1 - len(survivors) / len(edits)
+    print(f"{len(edits)} edits, {len(edits) - len(survivors)} noticed: {share:.1%}")
+    for module, old, new in survivors:
+        print(f"  not noticed in {module}.py: {old!r} -> {new!r}")
+    raise SystemExit(share < 0.95)
+
+
+def source(root: Path, module: str) -> Path:
+    return root / "minibert" / f"{module}.py"
+
+
+def test(edit: tuple[str, str, str]) -> bool:
+    """Whether the default suite turns red when the edit is made."""
+    module, old, new = edit
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / "checkout"
+        ignored = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist")
+        shutil.copytree(ROOT, copy, ignore=ignored)
+        path = source(copy, module)
+        edited = path.read_text(encoding="utf-8").replace(old, new)
+        compile(edited, path, "exec")  # an edit that is no Python proves nothing
+        path.write_text(edited, encoding="utf-8")
+        own = f"tests/test_{module}.py"
+        seen = any(
+            run_tests(copy, selection)
+            for selection in ([own], ["tests", f"--ignore={own}", "--ignore=tests/test_readme.py"])
+        )
+    print(
+        f"{'noticed' if seen else 'NOT NOTICED'} after {time.perf_counter() - start:.0f} s: "
+        f"{module}: {old!r} -> {new!r}",
+        flush=True,
+    )
+    return seen
+
+
+def run_tests(copy: Path, selection: list[str]) -> bool:
+    """Whether these tests fail; a run that collects nothing is an error, not a failure."""
+    env = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *selection]
+    result = subprocess.run(
+        command, cwd=copy, env=env, capture_output=True, text=True, check=False, timeout=1800
+    )
+    if result.returncode not in (0, 1, 2):
+        raise SystemExit(f"error: pytest did not run: {result.stdout[-2000:]}{result.stderr}")
+    return result.returncode != 0
+
+
+if __name__ == "__main__":
+    main()

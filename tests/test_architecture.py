@@ -1,0 +1,123 @@
+"""The rooms of docs/architecture.md: who may import whom, and what an import costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Each may import those before it.
+ORDER = (
+    "errors", "files", "config", "layout", "ops", "pooling", "weights", "tensor_files",
+    "checkpoint", "model", "heads", "tokenizer", "recipe", "embed", "vectors", "texts", "cli",
+)  # fmt: skip
+EXTRAS = {"transformers", "sentence_transformers", "torchmetrics", "matplotlib", "optuna"}
+
+
+def rooms() -> list[Path]:
+    package = ROOT / "minibert"
+    return [path for path in sorted(package.rglob("*.py")) if path.name != "__init__.py"] + [
+        package / "cli" / "__init__.py"
+    ]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "minibert").parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in the file the import stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", rooms(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_rooms_before_it(path: Path) -> None:
+    room = room_of(path)
+    if room == "__main__":
+        return
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] != "minibert" or len(parts) < 2 or parts[1] not in ORDER:
+            continue
+        allowed = ORDER.index(parts[1]) < ORDER.index(room) or (room == parts[1] == "cli")
+        assert allowed, f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("path", rooms(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_package_imports_no_extra_and_no_pickle(path: Path) -> None:
+    tops = {name.split(".")[0] for name in imported(path)}
+    assert not tops & (EXTRAS | {"pickle", "cloudpickle", "joblib", "shelve", "marshal", "dill"})
+    source = path.read_text(encoding="utf-8")
+    assert "torch.load" not in source
+    assert "allow_pickle=True" not in source
+
+
+def test_only_reference_tests_import_transformers() -> None:
+    for path in sorted((ROOT / "tests").glob("*.py")):
+        tops = {name.split(".")[0] for name in imported(path)}
+        if tops & {"transformers", "sentence_transformers"}:
+            assert "pytest.mark.reference" in path.read_text(encoding="utf-8"), path.name
+
+
+def test_importing_minibert_loads_nothing_heavy() -> None:
+    code = "import sys, minibert; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = {name.split(".")[0] for name in result.stdout.split()}
+    assert not loaded & {"torch", "numpy", "tokenizers", "huggingface_hub", "tqdm", "click"}
+
+
+def test_importing_the_embedder_loads_no_hub_and_no_compiler() -> None:
+    code = "import sys, minibert; minibert.Embedder; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = set(result.stdout.split())
+    assert not loaded & {"huggingface_hub", "click", "transformers", "torch._dynamo"}
+
+
+def test_every_public_name_can_be_had() -> None:
+    import minibert
+
+    for name in minibert.__all__:
+        assert getattr(minibert, name).__name__ == name
+    assert dir(minibert) == minibert.__all__
+    with pytest.raises(AttributeError, match="no attribute 'Bert'"):
+        minibert.Bert  # noqa: B018 - looking is the test
+
+
+def test_ops_works_without_the_kernels_package() -> None:
+    code = (
+        "import sys; sys.modules['minibert.kernels'] = None\n"
+        "import torch; from minibert.layout import Packed; from minibert.ops import attention\n"
+        "q = torch.ones(3, 1, 2); print(attention(q, q, q, Packed.from_lengths([3])).sum().item())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "6.0"
+
+
+def test_model_can_be_read_in_one_sitting() -> None:
+    lines = (ROOT / "minibert" / "model.py").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 320
+    assert max(map(len, lines)) <= 100
+
+
+def test_architecture_page_names_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for path in (ROOT / "minibert").iterdir():
+        if path.suffix == ".py" and path.name != "__main__.py":
+            assert f"  {path.name} " in page, path.name

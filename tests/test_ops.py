@@ -1,0 +1,214 @@
+"""Activations and attention: numbers by hand, then each form of attention against the other."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import TINY, Batch, batches, scaled_error
+from torch import Tensor
+
+from minibert import ops
+from minibert.config import HIDDEN_ACTS
+from minibert.layout import Layout, Packed, Padded, pack, unpack
+from minibert.model import explicit_attention
+
+Attention = Callable[[Tensor, Tensor, Tensor, Layout, float], Tensor]
+BOTH = pytest.mark.parametrize("attend", [ops.attention, explicit_attention])
+
+# By double precision math.erfc, tanh and exp: x Φ(x); x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))).
+ACTIVATED = {
+    "gelu": {1.0: 0.8413447460685429, -2.7: -0.009360829268209804, 0.0: 0.0},
+    "gelu_new": {1.0: 0.8411919906082768, -2.7: -0.008887594639467884, 0.0: 0.0},
+    "gelu_pytorch_tanh": {1.0: 0.8411919906082768, -2.7: -0.008887594639467884, 0.0: 0.0},
+    "relu": {1.0: 1.0, -2.7: 0.0, 0.0: 0.0},
+    "silu": {1.0: 0.7310585786300049, -2.7: -0.1700280613538905, 0.0: 0.0},
+    "tanh": {1.0: 0.7615941559557649, -2.7: -0.9910074536781176, 0.0: 0.0},
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN_ACTS)
+def test_activation_has_its_known_values(name: str) -> None:
+    for x, expected in ACTIVATED[name].items():
+        got = ops.ACTIVATIONS[name](torch.tensor(x, dtype=torch.float64)).item()
+        assert got == pytest.approx(expected, abs=1e-15), x
+
+
+def test_every_activation_of_a_config_is_there() -> None:
+    assert tuple(ops.ACTIVATIONS) == HIDDEN_ACTS
+
+
+def test_exact_gelu_differs_most_from_its_tanh_form_at_minus_2_70() -> None:
+    x = torch.linspace(-10, 0, 10_001, dtype=torch.float64)
+    gap = (ops.ACTIVATIONS["gelu"](x) - ops.ACTIVATIONS["gelu_new"](x)).abs()
+    assert gap.max().item() == pytest.approx(4.73e-4, abs=5e-7)
+    assert x[gap.argmax()].item() == pytest.approx(-2.70, abs=0.005)
+
+
+def heads_of(rows: list[list[float]]) -> Tensor:
+    """Rows of four numbers as one head of each token: `(tokens, 1, 4)`."""
+    return torch.tensor(rows, dtype=torch.float64)[:, None, :]
+
+
+# head_dim 4, so scores are halved: 2·ln 3 / 2 = ln 3 for query 0 and key 0, 0 for all others.
+# softmax(ln 3, 0) = (3/4, 1/4); softmax(0, 0) = (1/2, 1/2).
+Q = heads_of([[2, 0, 0, 0], [0, 0, 0, 0]])
+K = heads_of([[math.log(3), 0, 0, 0], [0, 0, 0, 0]])
+V = heads_of([[4, 0, 0, 0], [0, 8, 0, 0]])
+
+
+@BOTH
+def test_attention_of_two_tokens_is_as_worked_by_hand(attend: Attention) -> None:
+    out = attend(Q[None], K[None], V[None], Padded(1, 2, None, Q.device), 0.0)
+    expected = heads_of([[3, 2, 0, 0], [2, 4, 0, 0]])[None]
+    assert out.shape == (1, 2, 1, 4)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-15)
+
+
+@BOTH
+def test_attention_ignores_a_masked_key(attend: Attention) -> None:
+    layout = Padded(1, 2, torch.tensor([[True, False]]), Q.device)
+    out = attend(Q[None], K[None], V[None], layout, 0.0)
+    assert out[0, :, 0].tolist() == [[4, 0, 0, 0], [4, 0, 0, 0]]
+
+
+@BOTH
+def test_attention_of_nothing_is_zero(attend: Attention) -> None:
+    layout = Padded(2, 2, torch.tensor([[False, False], [False, True]]), Q.device)
+    two = [x[None].expand(2, -1, -1, -1) for x in (Q, K, V)]
+    out = attend(two[0], two[1], two[2], layout, 0.0)
+    assert out[0].tolist() == torch.zeros(2, 1, 4).tolist()
+    assert out[1, :, 0].tolist() == [[0, 8, 0, 0], [0, 8, 0, 0]]
+
+
+@BOTH
+def test_attention_of_packed_tokens_stays_in_their_sequence(attend: Attention) -> None:
+    alone = attend(Q, K, V, Packed.from_lengths([1, 1]), 0.0)
+    assert torch.equal(alone, V)
+    together = attend(Q, K, V, Packed.from_lengths([2]), 0.0)
+    expected = heads_of([[3, 2, 0, 0], [2, 4, 0, 0]])
+    torch.testing.assert_close(together, expected, rtol=0, atol=1e-15)
+
+
+@BOTH
+def test_attention_heads_do_not_mix(attend: Attention) -> None:
+    # Head 1 has the queries of head 0 in the other order, and values ten times as large.
+    q, k, v = torch.cat([Q, Q.flip(0)], 1), torch.cat([K, K], 1), torch.cat([V, V * 10], 1)
+    out = attend(q, k, v, Packed.from_lengths([2]), 0.0)
+    expected = [[[3, 2, 0, 0], [20, 40, 0, 0]], [[2, 4, 0, 0], [30, 20, 0, 0]]]
+    torch.testing.assert_close(out, torch.tensor(expected).double(), rtol=0, atol=1e-14)
+
+
+@BOTH
+def test_attention_without_dropout_argument_drops_nothing(
+    attend: Callable[[Tensor, Tensor, Tensor, Layout], Tensor],
+) -> None:
+    layout = Padded(1, 2, None, Q.device)
+    first, second = (attend(Q[None], K[None], V[None], layout) for _ in range(2))
+    torch.testing.assert_close(first, heads_of([[3, 2, 0, 0], [2, 4, 0, 0]])[None])
+    assert torch.equal(first, second)
+
+
+@BOTH
+@pytest.mark.parametrize("packed", [False, True])
+def test_attention_dropout_drops_probabilities_and_scales_the_rest(
+    attend: Attention, packed: bool
+) -> None:
+    # With the identity for values, what comes out are the probabilities themselves.
+    tokens = 8
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, tokens, 4, tokens, generator=generator, dtype=torch.float64)
+    v = torch.eye(tokens, dtype=torch.float64)[:, None].expand(-1, 4, -1)
+    layout: Layout = Packed.from_lengths([tokens]) if packed else Padded(1, tokens, None, q.device)
+    q, k, v = (x if packed else x[None] for x in (q, k, v))
+    kept = attend(q, k, v, layout, 0.0)
+    torch.manual_seed(0)
+    dropped = attend(q, k, v, layout, 0.25)
+    gone = dropped == 0
+    assert 0.1 < gone.double().mean() < 0.4
+    torch.testing.assert_close(dropped[~gone], kept[~gone] / 0.75)
+
+
+@st.composite
+def queries(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, Batch]:
+    """q, k, v of `(batch, seq, heads, head_dim)` in float64, and the batch whose mask is theirs."""
+    batch = draw(batches(TINY, draw(st.sampled_from(["right", "first", "any"]))))
+    heads, head_dim = draw(st.integers(1, 3)), draw(st.integers(1, 5))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
+    shape = (3, *batch.input_ids.shape, heads, head_dim)
+    q, k, v = torch.randn(shape, generator=generator, dtype=torch.float64) * 2
+    return q, k, v, batch
+
+
+@given(queries())
+def test_attention_fused_equals_explicit_when_padded(
+    case: tuple[Tensor, Tensor, Tensor, Batch],
+) -> None:
+    q, k, v, batch = case
+    for mask in (batch.mask, None):
+        layout = Padded.of(batch.input_ids, mask)
+        fused, explicit = (
+            attend(q, k, v, layout) for attend in (ops.attention, explicit_attention)
+        )
+        assert scaled_error(fused, explicit) <= 1e-12
+        fused, explicit = (
+            attend(q.float(), k.float(), v.float(), layout)
+            for attend in (ops.attention, explicit_attention)
+        )
+        assert scaled_error(fused, explicit) <= 1e-5
+
+
+@given(queries())
+def test_attention_fused_equals_explicit_and_padded_when_packed(
+    case: tuple[Tensor, Tensor, Tensor, Batch],
+) -> None:
+    q, k, v, batch = case
+    mask = batch.mask.clone()
+    mask[:, 0] = True
+    padded = explicit_attention(q, k, v, Padded.of(batch.input_ids, mask))
+    (pq, layout), (pk, _), (pv, _) = (pack(x, mask) for x in (q, k, v))
+    fused = ops.attention(pq, pk, pv, layout)
+    assert scaled_error(fused, explicit_attention(pq, pk, pv, layout)) <= 1e-12
+    assert scaled_error(fused, padded[mask]) <= 1e-12
+    single = ops.attention(pq.float(), pk.float(), pv.float(), layout)
+    assert scaled_error(single.double(), fused) <= 1e-5
+    assert unpack(fused, layout).shape[1] <= mask.shape[1]
+
+
+@given(queries())
+def test_attention_gradients_are_equal_in_both_forms(
+    case: tuple[Tensor, Tensor, Tensor, Batch],
+) -> None:
+    q, k, v, batch = case
+    layout = Padded.of(batch.input_ids, batch.mask)
+    gradients = []
+    for attend in (ops.attention, explicit_attention):
+        inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+        out = attend(inputs[0], inputs[1], inputs[2], layout)
+        gradients.append(torch.autograd.grad(out.pow(2).sum(), inputs))
+    for fused, explicit in zip(*gradients, strict=True):
+        assert scaled_error(fused, explicit) <= 1e-12
+
+
+@BOTH
+@given(case=queries())
+def test_attention_weights_sum_to_1_and_masked_ones_are_exactly_0(
+    attend: Attention, case: tuple[Tensor, Tensor, Tensor, Batch]
+) -> None:
+    q, k, _, batch = case
+    rows, seq, heads, _ = q.shape
+    # Queries and keys as wide as there are keys, so that the identity can be the values.
+    wide = torch.zeros(2, rows, seq, heads, seq, dtype=torch.float64)
+    width = min(seq, q.shape[-1])
+    wide[..., :width] = torch.stack([q, k])[..., :width]
+    identity = torch.eye(seq, dtype=torch.float64)[None, :, None].expand(rows, -1, heads, -1)
+    weights = attend(wide[0], wide[1], identity, Padded.of(batch.input_ids, batch.mask), 0.0)
+    keys = batch.mask[:, None, None, :].expand_as(weights)
+    assert bool((weights[~keys] == 0).all())
+    assert bool((weights >= 0).all())
+    sums = weights.sum(-1)
+    attends = batch.mask.any(1)[:, None, None].expand_as(sums)
+    assert bool(((sums[attends] - 1).abs() <= 1e-12).all())
+    assert bool((sums[~attends] == 0).all())
