@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from minibert.errors import DataError
 
@@ -26,6 +26,13 @@ _DEFAULT_FIELD = "text"
 # A quotation mark that is never closed takes the rest of the file into one field: stop before it
 # takes the memory too.
 _FIELD_CHARS = 1 << 28
+
+
+@runtime_checkable
+class _Stream(Protocol):
+    """What is asked of an open file."""
+
+    def readline(self, size: int = -1, /) -> bytes: ...
 
 
 class SourceText(NamedTuple):
@@ -95,7 +102,7 @@ def read_texts(
 class _Lines:
     """The decoded lines of a file with their ends, up to the size that it had when opened."""
 
-    def __init__(self, file: BinaryIO, name: str, size: int | None) -> None:
+    def __init__(self, file: _Stream, name: str, size: int | None) -> None:
         self.name = name
         self.number = 0
         self.bytes_read = 0
@@ -144,7 +151,7 @@ def _name(source: str | Path) -> str:
 
 
 @contextmanager
-def _opened(source: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
+def _opened(source: str | Path) -> Iterator[tuple[_Stream, int | None]]:
     """A source open for reading, and its size where it has one."""
     if str(source) == STDIN:
         yield sys.stdin.buffer, None

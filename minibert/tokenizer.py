@@ -264,10 +264,9 @@ class Tokenizer:
         Raises: TokenizerError where `max_length` or `overlap` leaves no room; TextError where a
         question leaves none for its text.
         """
-        room = _room(max_length, n_special=2 if pairs is None else 3)
-        if room is None or isinstance(overlap, bool) or not isinstance(overlap, int):
-            raise TypeError(f"max_length and overlap must be int, got {max_length!r}, {overlap!r}")
-        if not 0 <= overlap < room:
+        n_special = 2 if pairs is None else 3
+        room = _room(_checked_int(max_length, "max_length"), n_special=n_special) or 0
+        if not 0 <= _checked_int(overlap, "overlap") < room:
             raise TokenizerError(
                 f"overlap is {overlap}, expected 0 to {room - 1} for max_length {max_length}"
             )
@@ -304,7 +303,7 @@ class Tokenizer:
         return str(self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
     def id_to_token(self, token_id: int) -> str | None:
-        return self._backend.id_to_token(token_id) if token_id >= 0 else None
+        return self._backend.id_to_token(token_id) if 0 <= token_id < self.vocab_size else None
 
     def token_to_id(self, token: str) -> int | None:
         return self._backend.token_to_id(token)
@@ -381,7 +380,7 @@ class Tokenizer:
     ) -> list[_Tokens]:
         """Tokenise texts, or lists of words, and keep the first `keep` tokens of each.
 
-        Beside what is kept, memory does not grow with the length of a text.
+        Beside what is kept, memory grows only with the longest run that has no place to cut.
         """
         encode = self._backend.encode_batch if words else self._backend.encode_batch_fast
         found = [_Tokens([], [] if offsets else None, [] if words else None) for _ in texts]
@@ -501,17 +500,43 @@ def window_spans(n: int, size: int, overlap: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, n)) for start in range(0, n - overlap, size - overlap)]
 
 
+def _safe_cuts(backend: tokenizers.Tokenizer) -> re.Pattern[str] | None:
+    """Return what matches characters after which a text may be cut and tokenised in parts.
+
+    BERT ends a word after white space, ASCII punctuation and Chinese characters, whatever
+    follows.  Only an added token may reach across, so its characters are left out, and there is
+    no safe cut beside one that looks at its neighbours or holds white space.
+    """
+    normalizer = backend.normalizer
+    if not isinstance(normalizer, normalizers.BertNormalizer) or not isinstance(
+        backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer
+    ):
+        return None
+    taken = set()
+    for token in backend.get_added_tokens_decoder().values():
+        taken |= {*token.content, *normalizer.normalize_str(token.content)}
+        if token.lstrip or token.rstrip or token.single_word or any(map(str.isspace, taken)):
+            return None
+    marks = "".join(sorted({*" \t\n\r", *string.punctuation} - taken))
+    chinese = normalizer.handle_chinese_chars and not any("\u4e00" <= c <= "\u9fff" for c in taken)
+    return re.compile("[" + re.escape(marks) + ("\u4e00-\u9fff" if chinese else "") + "]")
+
+
 def _room(max_length: int | None, *, n_special: int) -> int | None:
     if max_length is None:
         return None
-    if isinstance(max_length, bool) or not isinstance(max_length, int):
-        raise TypeError(f"max_length must be an int, got {type(max_length).__name__}")
-    if max_length <= n_special:
+    if _checked_int(max_length, "max_length") <= n_special:
         raise TokenizerError(
             f"max_length is {max_length}, expected at least {n_special + 1}: "
             f"{n_special} special tokens and one of the text"
         )
     return max_length - n_special
+
+
+def _checked_int(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    return value
 
 
 def _checked_list(items: object, name: str, what: str) -> list[Any]:
@@ -702,25 +727,3 @@ def _check_post_processor(backend: tokenizers.Tokenizer, cls_id: int, sep_id: in
             "the post-processor gives something else than [CLS] A [SEP] and [CLS] A [SEP] B [SEP] "
             f"with types 0 and 1: {one.tokens} {two.tokens} {two.type_ids}"
         )
-
-
-def _safe_cuts(backend: tokenizers.Tokenizer) -> re.Pattern[str] | None:
-    """Return what matches characters after which a text may be cut and tokenised in parts.
-
-    BERT ends a word after white space, ASCII punctuation and Chinese characters, whatever
-    follows.  Only an added token may reach across, so its characters are left out, and there is
-    no safe cut beside one that looks at its neighbours or holds white space.
-    """
-    normalizer = backend.normalizer
-    if not isinstance(normalizer, normalizers.BertNormalizer) or not isinstance(
-        backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer
-    ):
-        return None
-    taken = set()
-    for token in backend.get_added_tokens_decoder().values():
-        taken |= {*token.content, *normalizer.normalize_str(token.content)}
-        if token.lstrip or token.rstrip or token.single_word or any(map(str.isspace, taken)):
-            return None
-    marks = "".join(sorted({*" \t\n\r", *string.punctuation} - taken))
-    chinese = normalizer.handle_chinese_chars and not any("\u4e00" <= c <= "\u9fff" for c in taken)
-    return re.compile("[" + re.escape(marks) + ("\u4e00-\u9fff" if chinese else "") + "]")

@@ -106,7 +106,9 @@ def differences(there: Origin, here: Origin) -> str:
         and getattr(there, field.name) != getattr(here, field.name)
     ]
     prints = f"fingerprint {there.fingerprint[:12]}… there, {here.fingerprint[:12]}… here"
-    return "; ".join(told or [f"other weights, tokenizer or recipe (made by {there.model})", prints])
+    return "; ".join(
+        told or [f"other weights, tokenizer or recipe (made by {there.model})", prints]
+    )
 
 
 def json_rows(vectors: NDArray[np.float32]) -> Iterator[str]:
@@ -224,6 +226,11 @@ class VectorWriter:
     def n_done(self) -> int:
         """How many texts of this job are on the disk."""
         return self.rows - self._n_earlier
+
+    @property
+    def n_kept(self) -> int:
+        """How many texts of this job a next writer would not have to embed again."""
+        return self.n_done if self._resumable else 0
 
     def skip(self, texts: Iterator[str]) -> bool:
         """Pass over the `n_done` texts that a stopped job has embedded, checking that they are its.
@@ -559,7 +566,8 @@ def _entries_of(path: Path) -> list[Mapping[str, Any]]:
     except (OSError, ValueError, RecursionError):
         return []
     entries = content if isinstance(content, list) else [content]
-    return [e for e in entries if isinstance(e, dict) and e.get("sample_sha256") == sample][:1]
+    fitting = [e for e in entries if isinstance(e, dict) and e.get("sample_sha256") == sample]
+    return [*fitting[:1]]
 
 
 def _sample_sha256(path: Path) -> str:

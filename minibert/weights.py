@@ -18,21 +18,29 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from minibert.errors import WeightsError
 from minibert.files import flush, replacing
+from minibert.sources import (
+    FileEntry,
+    Source,
+    SourceError,
+    accept,
+    bring,
+    bytes_in,
+    difference,
+    file_sha256,
+    part_of,
+    snapshot,
+)
 
 _MARKER = ".verified.json"
 _WEIGHTS = "model.safetensors"
-_BLOCK_BYTES = 1 << 18
-_SOCKET_SECONDS = 5.0  # one operation on a socket
-_ANSWER_SECONDS = 8.0  # the look-up of a host and all of its addresses together
-_STALL_SECONDS = 15.0  # pip may look at several indexes before the first byte arrives
 # fnmatch's * crosses "/", so these take 1_Pooling/config.json and 2_Dense/model.safetensors too.
 _HUB_PATTERNS = ("*.safetensors", "*.json", "*.txt")
 
@@ -56,36 +64,6 @@ _FORMS = {
     "sha256": r"[0-9a-f]{64}",
 }
 
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where files come from; the fields that belong to `kind` are set, the others empty.
-
-    pypi: under `prefix` in the wheel of `project` at `version`.  url: `base` + relative path.
-    hub: `repo` at `revision`.
-    """
-
-    kind: str
-    project: str = ""
-    version: str = ""
-    prefix: str = ""
-    base: str = ""
-    repo: str = ""
-    revision: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.project or self.base or self.repo}"
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One file of a model: what it must hash to, and its size."""
-
-    sha256: str
-    size_bytes: int
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -98,14 +76,6 @@ class Entry:
     homepage: str
     sources: tuple[Source, ...]
     files: dict[str, FileEntry]
-
-
-class _SourceError(Exception):
-    """A source that does not deliver, and why; the next one is tried."""
-
-
-class _BrokenOffError(_SourceError):
-    """A connection that failed or broke off: worth another attempt."""
 
 
 def resolve(
@@ -130,7 +100,7 @@ def resolve(
     folder = _locate(name, revision, offline=offline or _is_offline())
     pinned = folder / _WEIGHTS
     if sha256 is not None:
-        got = _sha256(pinned) if pinned.is_file() else "that of no file"
+        got = file_sha256(pinned) if pinned.is_file() else "that of no file"
         if got != sha256.lower():
             raise WeightsError(f"{pinned}: SHA-256 is {got}, the pinned one is {sha256}")
     return folder
@@ -233,8 +203,8 @@ def _from_hub(
     name: str, revision: str | None, known: Mapping[str, Entry], *, offline: bool
 ) -> Path:
     try:
-        folder = _snapshot(name, revision, _HUB_PATTERNS, offline=offline)
-    except _SourceError as error:
+        folder = snapshot(name, revision, _HUB_PATTERNS, offline=offline)
+    except SourceError as error:
         raise WeightsError(f"{_unknown(name, known)}; as a hub id: {error}") from error
     if not (folder / "config.json").is_file() or not any(folder.rglob("*.safetensors")):
         raise WeightsError(
@@ -332,8 +302,8 @@ def _damage(entry: Entry, folder: Path, *, trust_marker: bool = False) -> str | 
     records = _records(entry, folder)  # before hashing: what changes later must differ from them
     for path, expected in entry.files.items():
         trusted = path in records and known.get(path) == records[path]
-        if not trusted and (difference := _difference(folder / path, expected)):
-            return f"{folder / path} {difference}"
+        if not trusted and (damage := difference(folder / path, expected)):
+            return f"{folder / path} {damage}"
     if records != marker:
         with suppress(OSError):  # a cache that cannot be written is still a good cache
             _write_marker(folder, records)
@@ -353,25 +323,6 @@ def _records(entry: Entry, folder: Path) -> dict[str, object]:
 def _write_marker(folder: Path, records: Mapping[str, object]) -> None:
     with replacing(folder / _MARKER) as part:
         part.write_text(json.dumps(records, indent=1))
-
-
-def _difference(path: Path, expected: FileEntry) -> str | None:
-    """How the file at `path` differs from the manifest's, or None where it is that file."""
-    try:
-        if (size_bytes := path.stat().st_size) != expected.size_bytes:
-            return f"has {size_bytes} bytes, the manifest says {expected.size_bytes}"
-        if (sha256 := _sha256(path)) != expected.sha256:
-            return f"has SHA-256 {sha256}, the manifest says {expected.sha256}"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return None
-
-
-def _sha256(path: Path) -> str:
-    import hashlib
-
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
@@ -438,24 +389,23 @@ def _salvage(entry: Entry, folder: Path, staged: Path) -> None:
         if beside != staged:  # of a killed fetch: what its pip brought, or the folder moved aside
             shutil.rmtree(beside, ignore_errors=True)
     wanted = {staged / path for path in entry.files}
-    wanted |= {_part(path) for path in wanted}
+    wanted |= {part_of(path) for path in wanted}
     for found in [found for found in staged.rglob("*") if found.is_file() and found not in wanted]:
         found.unlink()
     for path, expected in entry.files.items():
         target = staged / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        if _difference(target, expected):
+        if difference(target, expected):
             target.unlink(missing_ok=True)
-            if _difference(folder / path, expected) is None:
-                shutil.copyfile(folder / path, _part(target))
-                _accept(target, expected)
+            if difference(folder / path, expected) is None:
+                shutil.copyfile(folder / path, part_of(target))
+                accept(target, expected)
 
 
 def _deliver(entry: Entry, staged: Path, progress: bool | None) -> None:
     """Complete `staged` from the first source that can."""
     import shutil
 
-    bring = {"pypi": _from_pypi, "url": _from_url, "hub": _from_snapshot}
     cache, refusals = staged.parent.parent, []
     for source in entry.sources:
         missing = {path: file for path, file in entry.files.items() if not (staged / path).exists()}
@@ -464,16 +414,16 @@ def _deliver(entry: Entry, staged: Path, progress: bool | None) -> None:
         room = 2 * need if source.kind == "pypi" else need
         try:
             if (free := shutil.disk_usage(staged).free) < room:
-                raise _SourceError(
+                raise SourceError(
                     f"it needs {room / 1e6:.1f} MB, {free / 1e6:.1f} MB are free in {cache}: make "
                     "room there or set MINIBERT_CACHE"
                 )
             if missing:
                 _say(f"fetching {entry.name}, {need / 1e6:.1f} MB, from {source} into {cache}")
                 with _bar(staged.parent, entry, progress):
-                    bring[source.kind](source, missing, staged)
+                    bring(source, missing, staged)
             return
-        except _SourceError as error:
+        except SourceError as error:
             refusals.append(f"{source}: {error}")
             _say(f"not from {refusals[-1]}")
     raise WeightsError(f"no source gives {entry.name}: {'; '.join(refusals)}")
@@ -490,250 +440,6 @@ def _publish(entry: Entry, staged: Path, folder: Path) -> None:
     flush(folder.parent)
 
 
-def _from_pypi(source: Source, missing: Mapping[str, FileEntry], staged: Path) -> None:
-    """Let pip bring the wheel, by the user's own indexes and proxies, and take files out of it.
-
-    The wheel is only ever read as an archive: nothing of it is installed or imported.
-    """
-    import tempfile
-    import zipfile
-
-    with tempfile.TemporaryDirectory(
-        prefix="pip-", dir=staged.parent, ignore_cleanup_errors=True
-    ) as work:
-        wheel = _pip_download(f"{source.project}=={source.version}", Path(work))
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                for path, expected in missing.items():
-                    with archive.open(source.prefix + path) as member:
-                        _store(member.read, staged / path, expected)
-        except Exception as error:  # a torn archive raises anything; a full disk has an errno
-            if getattr(error, "errno", None):
-                raise
-            raise _SourceError(f"{wheel.name}: {_line(error)}") from error
-
-
-def _pip_download(requirement: str, work: Path) -> Path:
-    import subprocess
-
-    if not sys.executable:
-        raise _SourceError("this Python is embedded in a program, and cannot run pip")
-    box = work / "box"  # pip's temporary folder and its destination; the log lies outside
-    box.mkdir()
-    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input"]
-    # A source distribution would run its setup.py; a second copy in pip's cache serves nobody.
-    command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--progress-bar=off"]
-    command += ["--disable-pip-version-check", "--retries=1", f"--timeout={_SOCKET_SECONDS:.0f}"]
-    command += [f"--dest={box}", requirement]
-    place = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(box)) | {"PIP_REQUIRE_VIRTUALENV": "0"}
-    with (work / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | place,
-        )
-        with process:
-            try:
-                _watch(process, box)
-            finally:
-                process.kill()  # where we are interrupted; one that has ended is left alone
-    wheels = list(box.glob("*.whl"))
-    if process.returncode != 0 or len(wheels) != 1:
-        raise _SourceError(_pip_refusal((work / "log").read_text(errors="replace")))
-    return wheels[0]
-
-
-def _watch(process: Any, box: Path) -> None:
-    """Wait for pip, which never gives up on an index that trickles or hangs on a look-up."""
-    import subprocess
-
-    seen, since = 0, time.monotonic()
-    while time.monotonic() - since < _STALL_SECONDS:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.1)
-            return
-        if (now := _bytes_in(box)) > seen:
-            seen, since = now, time.monotonic()
-    raise _SourceError(f"pip brought nothing for {_STALL_SECONDS:.0f} s")
-
-
-def _pip_refusal(log: str) -> str:
-    if "No module named pip" in log:
-        return f"{sys.executable} has no pip (python -m ensurepip brings it)"
-    # pip ends with "No matching distribution" whatever the cause; a warning before names it.
-    causes = re.findall(r"connection broken by (.*)", log) or re.findall(r"ERROR: (.*)", log)
-    return f"pip: {_line(causes[-1] if causes else log)}"
-
-
-def _from_url(source: Source, missing: Mapping[str, FileEntry], staged: Path) -> None:
-    for path, expected in missing.items():
-        _download(source.base + path, staged / path, expected)
-
-
-def _download(url: str, target: Path, expected: FileEntry) -> None:
-    """Bring one file, going on where a transfer (an earlier process's too) broke off."""
-    part = _part(target)
-    part.touch()
-    furthest = first = _size(part)
-    idle = 0
-    while _size(part) < expected.size_bytes:
-        try:
-            _transfer(url, part, expected.size_bytes)
-        except _BrokenOffError:
-            idle = 0 if _size(part) > furthest else idle + 1
-            furthest = max(furthest, _size(part))
-            if idle > 1:
-                raise
-            time.sleep(0.2 * idle)
-    try:
-        _accept(target, expected)
-    except _SourceError:
-        if first == 0:
-            raise
-        _download(url, target, expected)  # what was there before was not of this file
-
-
-def _transfer(url: str, part: Path, size_bytes: int) -> None:
-    """One request for what `part` lacks of `size_bytes`; keeps every byte that arrives."""
-    from http.client import HTTPException
-
-    with _answer(url, part) as response, part.open("r+b") as stream:
-        stream.seek(_size(part) if response.status == 206 else 0)  # 200: it ignores Range
-        stream.truncate()
-        length = response.headers.get("Content-Length", "")
-        if length.isdecimal() and stream.tell() + int(length) != size_bytes:
-            raise _SourceError(f"{url} has {stream.tell() + int(length)} bytes, not {size_bytes}")
-        while (done := stream.tell()) < size_bytes:
-            try:
-                block = response.read1(min(_BLOCK_BYTES, size_bytes - done))
-            except (OSError, HTTPException) as error:
-                raise _BrokenOffError(f"{url} broke off at byte {done}: {_line(error)}") from error
-            if not block:
-                raise _BrokenOffError(f"{url} broke off at byte {done} of {size_bytes}")
-            stream.write(block)
-
-
-def _answer(url: str, part: Path) -> Any:
-    """The open response to a request for what lies beyond `part`."""
-    from http.client import HTTPException
-    from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
-
-    request = Request(url, headers={"User-Agent": "minibert"})
-    if start := _size(part):
-        request.add_header("Range", f"bytes={start}-")
-    try:
-        return _within(_ANSWER_SECONDS, lambda: urlopen(request, timeout=_SOCKET_SECONDS))
-    except HTTPError as error:
-        error.close()
-        failure = _BrokenOffError if error.code >= 500 else _SourceError
-        raise failure(f"{url}: HTTP {error.code} {error.reason}") from error
-    except (OSError, HTTPException, ValueError) as error:
-        raise _BrokenOffError(f"{url}: {_line(error)}") from error
-
-
-def _from_snapshot(source: Source, missing: Mapping[str, FileEntry], staged: Path) -> None:
-    snapshot = _snapshot(source.repo, source.revision, tuple(missing), offline=False)
-    for path, expected in missing.items():
-        if not (snapshot / path).is_file():
-            raise _SourceError(f"its snapshot {snapshot} holds no {path}")
-        with (snapshot / path).open("rb") as stream:
-            _store(stream.read, staged / path, expected)
-
-
-def _snapshot(repo: str, revision: str | None, patterns: tuple[str, ...], *, offline: bool) -> Path:
-    """The folder of `repo` in huggingface_hub's own cache, brought up to date if it can be."""
-    import huggingface_hub  # 0.4 s, which a cached manifest name need not wait for
-
-    refusal = "offline, and not in the hub's own cache" if offline else _hub_refusal(repo)
-    try:
-        folder = huggingface_hub.snapshot_download(
-            repo,
-            revision=revision,
-            allow_patterns=list(patterns),
-            etag_timeout=_SOCKET_SECONDS,
-            local_files_only=refusal is not None,
-        )
-    except Exception as error:  # its errors share no base class, and differ between versions
-        raise _SourceError(refusal or _line(error)) from error
-    return Path(folder)
-
-
-def _hub_refusal(repo: str) -> str | None:
-    """Why the hub does not answer, or None: asked first, because its client retries for 23 s."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
-
-    url = f"{constants.ENDPOINT}/api/models/{repo}"
-    try:
-        status: int = _within(
-            _ANSWER_SECONDS, lambda: get_session().get(url, timeout=_SOCKET_SECONDS).status_code
-        )
-    except Exception as error:  # requests' or httpx's, by the version of huggingface_hub
-        return f"{constants.ENDPOINT}: {_line(error)}"
-    return f"{url}: HTTP {status}" if status == 429 or status >= 500 else None
-
-
-def _within(seconds: float, action: Callable[[], _T]) -> _T:
-    """What `action` returns or raises, or TimeoutError.
-
-    A socket's timeout holds for each address of a host, and not for the look-up of its name.
-    """
-    from concurrent.futures import Future
-    from threading import Thread
-
-    future: Future[_T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(action())
-        except Exception as error:
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    try:
-        return future.result(timeout=seconds)
-    except TimeoutError as error:
-        raise TimeoutError(str(error) or f"no answer within {seconds:.0f} s") from error
-
-
-def _store(read: Callable[[int], bytes], target: Path, expected: FileEntry) -> None:
-    """Write what `read` gives, at most one byte more than expected, to `target` and check it."""
-    left = expected.size_bytes + 1
-    with _part(target).open("wb") as out:
-        while block := read(min(_BLOCK_BYTES, left)):
-            out.write(block)
-            left -= len(block)
-    _accept(target, expected)
-
-
-def _accept(target: Path, expected: FileEntry) -> None:
-    """Give the part of `target` its name if it is the manifest's file; delete it if it is not."""
-    part = _part(target)
-    if difference := _difference(part, expected):
-        part.unlink(missing_ok=True)
-        raise _SourceError(f"{target.name} {difference}")
-    flush(part)
-    part.replace(target)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
-
-
-def _size(path: Path) -> int:
-    """The size of a file, 0 for one that is not there or has just gone."""
-    with suppress(OSError):
-        return path.stat().st_size
-    return 0
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(_size(Path(at, name)) for at, _, names in os.walk(folder) for name in names)
-
-
 @contextmanager
 def _bar(staging: Path, entry: Entry, progress: bool | None) -> Iterator[None]:
     """A bar on stderr that shows how `staging` grows: no two versions of pip print alike."""
@@ -748,7 +454,7 @@ def _bar(staging: Path, entry: Entry, progress: bool | None) -> Iterator[None]:
 
         def follow() -> None:
             while not ended.wait(0.1):
-                bar.update(min(total, _bytes_in(staging)) - bar.n)
+                bar.update(min(total, bytes_in(staging)) - bar.n)
 
         thread = Thread(target=follow, daemon=True)
         thread.start()
@@ -762,8 +468,3 @@ def _bar(staging: Path, entry: Entry, progress: bool | None) -> Iterator[None]:
 def _say(line: str) -> None:
     sys.stderr.write(f"minibert: {line}\n")
     sys.stderr.flush()
-
-
-def _line(error: object) -> str:
-    """An error in one short line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

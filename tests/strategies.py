@@ -158,6 +158,7 @@ def randomised(model: M, *, seed: int = 0) -> M:
 
 def scaled_error(actual: Tensor, expected: Tensor) -> float:
     """The largest difference, over max(1, largest expected value); NaN anywhere gives NaN."""
+    actual, expected = actual.detach(), expected.detach()
     if not expected.numel():
         return 0.0
     scale = torch.clamp(expected.abs().max(), min=1.0)

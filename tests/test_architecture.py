@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each may import those before it.
 ORDER = (
-    "errors", "files", "config", "layout", "ops", "pooling", "weights", "tensor_files",
+    "errors", "files", "config", "layout", "ops", "pooling", "sources", "weights", "tensor_files",
     "checkpoint", "model", "heads", "tokenizer", "recipe", "embed", "vectors", "texts", "cli",
 )  # fmt: skip
 EXTRAS = {"transformers", "sentence_transformers", "torchmetrics", "matplotlib", "optuna"}

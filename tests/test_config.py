@@ -189,7 +189,9 @@ def test_problem_type_is_a_string_or_null() -> None:
 
 @pytest.mark.parametrize("labels", [["a"], "ab", ("a", 1), (), None])
 def test_labels_are_a_tuple_of_names(labels: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^labels is .*, expected a tuple of names, at least one"):
+    with pytest.raises(
+        ConfigError, match=r"^labels is .*, expected a tuple of names, at least one"
+    ):
         BertConfig(labels=labels)
 
 

@@ -1,4 +1,4 @@
-"""Pooling: six modes by hand in both layouts, then the hull, unit length, and both layouts equal."""
+"""Pooling: six modes by hand in both layouts, then hull, unit length, and both layouts equal."""
 
 import math
 

@@ -10,7 +10,8 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def ours_named(name: str) -> type[Pretrained]:
     return found
 
 
+@cache
 def theirs_named(name: str) -> Any:
     # Here: the default suite imports this file too, in an environment without transformers.
     import transformers
@@ -173,12 +175,14 @@ def their_model(model: Pretrained, implementation: str = "sdpa") -> Any:
 def same_modules(ours: nn.Module, theirs: nn.Module) -> dict[str, list[str]]:
     """Our modules with parameters of their own, and theirs that are the same.
 
-    Tables are left out: what they give is exact, and seen in the norm behind their sum.
+    Tables are left out: what they give is exact, and seen in the norm behind their sum. So is
+    the decoder, of which ours only uses the weight: its output is that of `predictions`.
     """
     found = {}
     for name, module in ours.named_modules():
         has_own = any(True for _ in module.parameters(recurse=False))
-        if has_own and not isinstance(module, nn.Embedding):
+        is_table = isinstance(module, nn.Embedding) or name == "predictions.decoder"
+        if has_own and not is_table:
             their_names = disk_names(f"{name}.weight")
             found[name] = [their_name.removesuffix(".weight") for their_name in their_names]
             for their_name in found[name]:
@@ -281,9 +285,7 @@ def test_every_stage_equals_transformers_in_float64_at_any_range(name: str, case
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("attend", [ops.attention, explicit_attention])
-def test_batch_worked_in_both_forms_equals_both_of_theirs(
-    implementation: str, attend: Any
-) -> None:
+def test_batch_worked_in_both_forms_equals_both_of_theirs(implementation: str, attend: Any) -> None:
     """Each of their two attentions against each of ours, with all three sorts of masks."""
     case = Case(
         config=BertConfig(
@@ -305,9 +307,12 @@ def test_batch_worked_in_both_forms_equals_both_of_theirs(
         assert theirs.config._attn_implementation == implementation
         assert_every_stage_equal("both forms", ours, theirs, case)
         # Without the rows that begin with padding: packed too.
-        right = Case(**{**vars(case), "input_ids": case.input_ids[:2],
-            "attention_mask": case.attention_mask[:2],
-            "token_type_ids": case.token_type_ids[:2]})  # fmt: skip
+        right = replace(
+            case,
+            input_ids=case.input_ids[:2],
+            attention_mask=case.attention_mask[:2],
+            token_type_ids=case.token_type_ids[:2],
+        )
         assert_every_stage_equal("both forms", ours, theirs, right)
 
 
@@ -335,14 +340,14 @@ def tokenizer(minilm: Path) -> Tokenizer:
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[list[str], list[str] | None, int]:
     texts = draw(st.lists(TEXTS, min_size=1, max_size=4))
-    repeats = draw(st.sampled_from([1, 1, 1, 7]))  # some that fill all 512 positions
-    texts = [" ".join([text] * repeats) for text in texts]
+    if draw(st.integers(0, 5)) == 5:  # a few that fill all 512 positions
+        return [" ".join([*texts, *WORDS] * 20)], None, 512
     n = len(texts)
     pairs = draw(st.none() | st.lists(TEXTS, min_size=n, max_size=n))
-    return texts, pairs, draw(st.sampled_from([16, 128, 512]))
+    return texts, pairs, draw(st.sampled_from([16, 128]))
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(drawn=batches())
 def test_every_stage_of_the_real_checkpoint_equals_transformers(
     real: tuple[BertModel, Any],
@@ -416,6 +421,13 @@ def assert_identical(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
         assert torch.equal(got[name], values), name
 
 
+def assert_same_outputs(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Of one class with equal weights: only where these lie in memory may show, in the last bit."""
+    assert got.keys() == expected.keys()
+    for name, values in expected.items():
+        torch.testing.assert_close(got[name], values, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_transformers_opens_what_save_pretrained_writes(name: str, tmp_path: Path) -> None:
     case = small_case(name)
@@ -423,7 +435,9 @@ def test_transformers_opens_what_save_pretrained_writes(name: str, tmp_path: Pat
     ours.save_pretrained(tmp_path)
     theirs, info = theirs_named(name).from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values()), info
-    assert_identical(outputs(theirs, case), outputs(their_model(ours), case))
+    expected = their_model(ours)
+    assert_identical(theirs.state_dict(), expected.state_dict())
+    assert_same_outputs(outputs(theirs, case), outputs(expected, case))
     assert_every_stage_equal("saved by us", ours, theirs.eval(), case)
     assert theirs.dtype == torch.float32
     assert tuple(theirs.config.id2label.values()) == ours.config.labels
@@ -439,7 +453,7 @@ def test_from_pretrained_opens_what_transformers_saves(name: str, tmp_path: Path
     their_model(ours).save_pretrained(tmp_path)
     back = ours_named(name).from_pretrained(tmp_path)
     assert_identical(back.state_dict(), ours.state_dict())
-    assert_identical(outputs(back, case), outputs(ours, case))
+    assert_same_outputs(outputs(back, case), outputs(ours, case))
     assert back.config == ours.config
     report = back.load_report
     assert report is not None
@@ -476,7 +490,8 @@ def test_from_pretrained_opens_shards_of_transformers(name: str, tmp_path: Path)
     assert len(list(tmp_path.glob("model-*.safetensors"))) >= 3
     assert not (tmp_path / "model.safetensors").exists()
     back = ours_named(name).from_pretrained(tmp_path)
-    assert_identical(outputs(back, case), outputs(ours, case))
+    assert_identical(back.state_dict(), ours.state_dict())
+    assert_same_outputs(outputs(back, case), outputs(ours, case))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
@@ -642,7 +657,12 @@ def test_multiple_choice_takes_the_choice_of_transformers(
     name = "BertForMultipleChoice"
     ours, tokenizer, theirs, their_tokenizer = load_both(name, head_folder(name))
     prompt = "In Italy, pizza served in formal settings is presented unsliced."
-    choices = ["It is eaten with a fork.", "It is eaten in the hand.", "", "Nobody eats 披萨 there!"]
+    choices = [
+        "It is eaten with a fork.",
+        "It is eaten in the hand.",
+        "",
+        "Nobody eats 披萨 there!",
+    ]
     prompts = [prompt] * len(choices)
     theirs_in = their_tokenizer(prompts, choices, padding=True, return_tensors="pt")
     batch = tokenizer.pad(tokenizer.encode(prompts, choices))
@@ -684,17 +704,20 @@ def test_token_classification_labels_as_transformers(
     pipeline = theirs_named("pipeline")(
         "token-classification", model=theirs, tokenizer=their_tokenizer
     )
-    expected = [(tag["entity"], tag["start"], tag["end"], tag["word"]) for tag in pipeline(text)]
+    # Not its "word": there it puts what stands in the text for [UNK].
+    tags = pipeline(text)
+    expected = [(tag["index"], tag["start"], tag["end"], tag["entity"]) for tag in tags]
     (encoding,) = tokenizer.encode([text], offsets=True)
     with torch.no_grad():
-        logits = ours(**tokenizer.pad([encoding])).logits[0]
-    got = [
-        (ours.config.labels[int(logits[place].argmax())], *span, tokenizer.id_to_token(token))
-        for place, (token, span) in enumerate(zip(encoding.ids, encoding.offsets, strict=True))
-        if encoding.sequence_ids[place] is not None
-    ]
+        scores = ours(**tokenizer.pad([encoding])).logits[0].softmax(dim=-1)
+    places = [place for place, number in enumerate(encoding.sequence_ids) if number is not None]
+    best, labels_at = scores[places].max(dim=-1)
+    names = [ours.config.labels[label] for label in labels_at.tolist()]
+    spans = [encoding.offsets[place] for place in places]
+    got = [(place, *span, name) for place, span, name in zip(places, spans, names, strict=True)]
     assert got == expected
-    assert len(got) > 3
+    assert best.tolist() == pytest.approx([float(tag["score"]) for tag in tags], rel=1e-4)
+    assert got
 
 
 def test_config_json_of_transformers_and_ours_say_the_same(tmp_path: Path) -> None:

@@ -85,6 +85,12 @@ def raw(minilm: Path) -> tokenizers.Tokenizer:
 
 
 @pytest.fixture(scope="module")
+def own(raw: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A copy of `raw` that tests may switch truncation on in."""
+    return tokenizers.Tokenizer.from_str(raw.to_str())
+
+
+@pytest.fixture(scope="module")
 def plain() -> ModuleType:
     """The module without the run-time type checks of the tests, whose refusals come first."""
     spec = importlib.util.spec_from_file_location("plain_tokenizer", str(module.__file__))
@@ -349,7 +355,8 @@ def test_tokens_and_ids_are_found_both_ways(tiny: Tokenizer) -> None:
     assert tiny.vocab_size == 18
     assert tiny.id_to_token(AFF) == "##aff"
     assert tiny.token_to_id("##aff") == AFF
-    assert tiny.id_to_token(18) is tiny.id_to_token(-1) is None
+    for outside in (18, -1, 10**30):
+        assert tiny.id_to_token(outside) is None
     assert tiny.token_to_id("dog") is None
 
 
@@ -756,9 +763,9 @@ def test_lengths_of_wrong_type_are_refused(bare: Any) -> None:
         bare.encode(["cat"], max_length=8.0)
     with pytest.raises(TypeError, match=r"^max_length must be an int, got bool$"):
         bare.encode(["cat"], max_length=True)
-    with pytest.raises(TypeError, match=r"^max_length and overlap must be int, got None, 0$"):
+    with pytest.raises(TypeError, match=r"^max_length must be an int, got NoneType$"):
         bare.windows(["cat"], max_length=None)
-    with pytest.raises(TypeError, match=r"^max_length and overlap must be int, got 8, 0.5$"):
+    with pytest.raises(TypeError, match=r"^overlap must be an int, got float$"):
         bare.windows(["cat"], max_length=8, overlap=0.5)
 
 
@@ -950,7 +957,7 @@ def test_windows_cover_every_token_with_the_overlap_asked_for(
 )
 def test_windows_equal_the_backends_strides(
     real: Tokenizer,
-    raw: tokenizers.Tokenizer,
+    own: tokenizers.Tokenizer,
     n_tokens: int,
     n_question: int,
     max_length: int,
@@ -959,7 +966,6 @@ def test_windows_equal_the_backends_strides(
     text = " ".join(random.Random(n_tokens).choices(["cat", "dog", "sat"], k=n_tokens))
     question = "who " * n_question
     alone, beside = (min(overlap, max_length - n - 1) for n in (2, 3 + n_question))
-    own = tokenizers.Tokenizer.from_str(raw.to_str())
     own.enable_truncation(max_length, stride=alone)
     expected = own.encode(text)
     (windows,) = real.windows([text], max_length=max_length, overlap=alone, offsets=True)
@@ -986,13 +992,13 @@ def test_windows_equal_the_backends_strides(
 def test_truncation_of_pairs_equals_the_backends(
     real: Tokenizer,
     raw: tokenizers.Tokenizer,
+    own: tokenizers.Tokenizer,
     lengths: tuple[int, int],
     max_length: int,
     truncation: Any,
 ) -> None:
     first, second = ("the cat sat, unaffably " * 6, "whose dog purrs? " * 8)
     first, second = first[: 3 * lengths[0]], second[: 3 * lengths[1]]
-    own = tokenizers.Tokenizer.from_str(raw.to_str())
     own.enable_truncation(max_length, strategy=truncation)
     n_over = len(raw.encode(first, second).ids) - max_length
     alone = {"only_first": first, "only_second": second}.get(truncation)
@@ -1090,7 +1096,7 @@ import resource, sys
 from minibert.tokenizer import Tokenizer
 
 tokenizer = Tokenizer.from_pretrained(sys.argv[1])
-text = "The unaffable cat sat on the mat, didn't it? " * 70_000
+text = "The unaffable cat sat on the mat, didn't it? " * 50_000
 tokenizer.ids([text[:300_000]])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 (encoding,) = tokenizer.encode([text], max_length=256, offsets=True)
@@ -1101,8 +1107,8 @@ print(encoding.n_truncated + 254, grown // 1024)
     )
     n_tokens, megabytes = map(int, run(script, str(minilm)).split())
     one = Tokenizer.from_pretrained(minilm).ids(["The unaffable cat sat on the mat, didn't it? "])
-    assert n_tokens == 70_000 * len(one[0])
-    # The backend alone takes over 300 for these 3 MB.
+    assert n_tokens == 50_000 * len(one[0])
+    # The backend alone takes over 300 for these 2 MB.
     assert megabytes < 100
 
 
@@ -1122,10 +1128,10 @@ def run(script: Path, *arguments: str) -> str:
 
 
 def test_eight_threads_get_the_serial_result(real: Tokenizer) -> None:
-    texts = ["The unaffable cat sat on the mat. " * n for n in range(1, 30)]
+    texts = ["The unaffable cat sat on the mat. " * n for n in range(1, 20)]
 
     def work(number: int) -> Iterator[Any]:
-        for _ in range(6):
+        for _ in range(4):
             yield real.encode(texts, max_length=8 + 3 * number, offsets=number % 2 == 0)
             yield real.windows(texts[:8], max_length=8 + number, overlap=number % 4)
             yield real.ids(texts[number:])
@@ -1194,7 +1200,7 @@ def test_hundreds_of_languages_equal_the_backends(
 ) -> None:
     with zipfile.ZipFile(data / "udhr" / "udhr2.zip") as archive:
         names = [name for name in archive.namelist() if name.endswith(".txt")]
-        texts = [archive.read(name).decode("utf-8")[:1500] for name in names]
+        texts = [archive.read(name).decode("utf-8")[:800] for name in names]
     assert len(texts) > 300
     assert_equal_to_both(real, built, raw, texts)
 

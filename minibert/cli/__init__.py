@@ -19,11 +19,11 @@ from minibert.errors import MinibertError
 _COMMANDS = ("fetch", "info", "embed", "search", "similarity")
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The user stopped the command; the message says what can be gone on with."""
 
 
-class _PipeClosed(Exception):
+class _PipeClosedError(Exception):
     """Who read our output has gone: nothing to complain of."""
 
 
@@ -45,9 +45,9 @@ class _Commands(click.Group):
             sys.stdout.flush()
             return result
         except BrokenPipeError:
-            raise _PipeClosed from None
+            raise _PipeClosedError from None
         except KeyboardInterrupt:
-            raise Stopped("stopped") from None
+            raise StoppedError("stopped") from None
 
 
 @click.group(
@@ -83,10 +83,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return _refuse(f"{where}{error.strerror or error}")
     except MinibertError as error:
         return _refuse(str(error))
-    except (Stopped, click.Abort) as error:
+    except (StoppedError, click.Abort) as error:
         _refuse(str(error) or "stopped")
         return 130
-    except _PipeClosed:
+    except _PipeClosedError:
         # What is left in the buffer would be written, and fail, once more at the very end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -2,10 +2,10 @@
 
 import click
 
-from minibert.cli import Stopped
+from minibert.cli import StoppedError
 
 
-@click.command()
+@click.command(short_help="Bring a model onto this machine, checked by SHA-256.")
 @click.argument("name")
 def fetch(name: str) -> None:
     """Bring the model NAME into the cache, checked by SHA-256, and print its folder.
@@ -19,5 +19,7 @@ def fetch(name: str) -> None:
     try:
         folder = weights.fetch(name)
     except KeyboardInterrupt:
-        raise Stopped(f"stopped; `minibert fetch {name}` goes on from what has arrived") from None
+        raise StoppedError(
+            f"stopped; `minibert fetch {name}` goes on from what has arrived"
+        ) from None
     click.echo(folder)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
+LongText = Literal["truncate", "windows", "error"]  # that of `embed`, which is slow to import
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -45,7 +46,7 @@ class Settings:
     prompt: str | None = None
     normalize: bool | None = None
     truncate_dim: int | None = None
-    long_text: Literal["truncate", "windows", "error"] = "truncate"
+    long_text: LongText = "truncate"
     batch_tokens: int | None = None
 
     def check(self, embedder: "minibert.embed.Embedder") -> None:

@@ -4,10 +4,10 @@ import json
 
 import click
 
-from minibert.cli.models import ModelChoice, Settings, model_options, settings_options
+from minibert.cli.models import LongText, ModelChoice, Settings, model_options, settings_options
 
 
-@click.command()
+@click.command(short_help="Print how alike texts are.")
 @click.argument("text")
 @click.argument("others", nargs=-1, required=True, metavar="TEXT…")
 @model_options
@@ -24,7 +24,7 @@ def similarity(
     offline: bool,
     prompt: str | None,
     truncate_dim: int | None,
-    long_text: str,
+    long_text: LongText,
     batch_tokens: int | None,
     as_json: bool,
 ) -> None:
@@ -32,9 +32,7 @@ def similarity(
 
     Of two texts it prints the number alone, of more a line each: number, tab, text.
     """
-    choice = ModelChoice(
-        name=name, dtype=dtype, revision=revision, sha256=sha256, offline=offline
-    )
+    choice = ModelChoice(name=name, dtype=dtype, revision=revision, sha256=sha256, offline=offline)
     settings = Settings(
         prompt=prompt, truncate_dim=truncate_dim, long_text=long_text, batch_tokens=batch_tokens
     )
