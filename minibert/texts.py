@@ -60,10 +60,15 @@ def format_of(source: str | Path, format: str | None = None) -> str:
 def size_bytes(source: str | Path) -> int | None:
     """The size of a file; None for what has none to say: standard input, a pipe.
 
-    Raises: DataError for a file that is absent, unreadable or a folder.
+    Raises: DataError for a file that is absent.
     """
-    with _opened(source) as (_, size):
-        return size
+    if str(source) == STDIN:
+        return None
+    try:
+        about = Path(source).stat()  # not opened: of a pipe that would wait for its writer
+    except OSError as error:
+        raise _unreadable(source, error) from None
+    return about.st_size if stat.S_ISREG(about.st_mode) else None
 
 
 def read_texts(
@@ -150,6 +155,12 @@ def _name(source: str | Path) -> str:
     return "standard input" if str(source) == STDIN else str(source)
 
 
+def _unreadable(source: str | Path, error: OSError) -> DataError:
+    return DataError(
+        f"{source}: cannot be read: {error.strerror}; give a file of texts, or - for standard input"
+    )
+
+
 @contextmanager
 def _opened(source: str | Path) -> Iterator[tuple[_Stream, int | None]]:
     """A source open for reading, and its size where it has one."""
@@ -159,10 +170,7 @@ def _opened(source: str | Path) -> Iterator[tuple[_Stream, int | None]]:
     try:
         file = Path(source).open("rb")  # noqa: SIM115 - closed below, and errors of opening apart
     except OSError as error:
-        raise DataError(
-            f"{source}: cannot be read: {error.strerror}; give a file of texts, or - for standard "
-            "input"
-        ) from None
+        raise _unreadable(source, error) from None
     with file:
         about = os.fstat(file.fileno())
         yield file, about.st_size if stat.S_ISREG(about.st_mode) else None

@@ -390,7 +390,7 @@ class Tokenizer:
             encodings = encode(pieces, is_pretokenized=split, add_special_tokens=False)
             for (row, start, _), encoding in zip(group, encodings, strict=True):
                 tokens = found[row]
-                room = None if keep is None else max(0, keep - len(tokens.ids))
+                room = None if keep is None else keep - len(tokens.ids)
                 tokens.n += len(encoding)
                 tokens.ids += encoding.ids[:room]
                 if tokens.offsets is not None:
@@ -413,8 +413,8 @@ class Tokenizer:
             is_long = len(text) > _PIECE_CHARS
             for start, piece in self._pieces(text) if is_long else [(0, text)]:
                 group.append((row, start, piece))
-                n_chars += len(piece) if isinstance(piece, str) else sum(map(len, piece))
-                if n_chars >= _CALL_CHARS or len(group) >= _CALL_CHARS:
+                n_chars += 1 + (len(piece) if isinstance(piece, str) else sum(map(len, piece)))
+                if n_chars >= _CALL_CHARS:
                     yield group
                     group, n_chars = [], 0
         if group:
@@ -518,8 +518,9 @@ def _safe_cuts(backend: tokenizers.Tokenizer) -> re.Pattern[str] | None:
         if token.lstrip or token.rstrip or token.single_word or any(map(str.isspace, taken)):
             return None
     marks = "".join(sorted({*" \t\n\r", *string.punctuation} - taken))
-    chinese = normalizer.handle_chinese_chars and not any("\u4e00" <= c <= "\u9fff" for c in taken)
-    return re.compile("[" + re.escape(marks) + ("\u4e00-\u9fff" if chinese else "") + "]")
+    # An added token that holds one also holds white space once it is normalised.
+    chinese = "\u4e00-\u9fff" if normalizer.handle_chinese_chars else ""
+    return re.compile(f"[{re.escape(marks)}{chinese}]")
 
 
 def _room(max_length: int | None, *, n_special: int) -> int | None:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,12 +102,11 @@ def differences(there: Origin, here: Origin) -> str:
     told = [
         f"{field.name} {getattr(there, field.name)!r} there, {getattr(here, field.name)!r} here"
         for field in fields(Origin)
-        if field.name not in ("fingerprint", "model")
-        and getattr(there, field.name) != getattr(here, field.name)
+        if field.name != "fingerprint" and getattr(there, field.name) != getattr(here, field.name)
     ]
-    prints = f"fingerprint {there.fingerprint[:12]}… there, {here.fingerprint[:12]}… here"
-    return "; ".join(
-        told or [f"other weights, tokenizer or recipe (made by {there.model})", prints]
+    return "; ".join(told) or (
+        f"other weights, tokenizer or recipe: fingerprint {there.fingerprint[:12]}… there, "
+        f"{here.fingerprint[:12]}… here"
     )
 
 
@@ -216,7 +215,7 @@ class VectorWriter:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "VectorWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -550,7 +549,7 @@ def _write_sidecar(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
         return
     with replacing(_sidecar(path)) as part:
         content = entries[0] if len(entries) == 1 else entries
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _read_sidecar(path: Path) -> Mapping[str, Any] | None:

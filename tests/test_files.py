@@ -50,9 +50,14 @@ def test_replacing_leaves_the_earlier_file_when_writing_fails(
 ) -> None:
     path = tmp_path / "a.json"
     path.write_text("earlier")
-    with pytest.raises(kind), replacing(path) as part:
-        part.write_text("half")
-        raise kind
+
+    def write_half() -> None:
+        with replacing(path) as part:
+            part.write_text("half")
+            raise kind
+
+    with pytest.raises(kind):
+        write_half()
     assert path.read_text() == "earlier"
     assert names(tmp_path) == ["a.json"]
 

@@ -42,7 +42,7 @@ def test_first_command_prints_a_ranked_search() -> None:
     assert len(ranked) == 5, result.stdout
     scores = [float(line.split()[1]) for line in ranked]
     assert scores == sorted(scores, reverse=True)
-    assert "bed" in ranked[0]
+    assert "nights" in ranked[0]
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=["embed", "head"])

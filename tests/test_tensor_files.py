@@ -3,11 +3,10 @@
 import contextlib
 import json
 import math
-import os
 import re
 import shutil
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from safetensors.torch import save, save_file
 from strategies import WEIGHTS, described, raw_safetensors
 from torch import Tensor
 
+from minibert import tensor_files
 from minibert.errors import CheckpointError
 from minibert.tensor_files import FLOATS, open_tensors, read_all
 
@@ -365,7 +365,9 @@ def test_index_that_is_a_folder_is_refused(tmp_path: Path) -> None:
 def outside(folder: Path, shard: object) -> str:
     """What an index in `folder` gets that puts a tensor into `shard`; no file may be opened."""
     write_index(folder, {"a": shard})
-    return refusal(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensor_files, "safe_open", lambda *_, **__: pytest.fail("opened a file"))
+        return refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -415,34 +417,33 @@ def test_shard_that_is_a_link_within_the_folder_is_read(tmp_path: Path) -> None:
     assert same(read_all(tmp_path), {"a": TWO["a"]})
 
 
-def hub_cache(root: Path, targets: Iterable[Path]) -> Path:
-    """A repository of the hub's cache whose one shard is a link to each of the `targets` in turn."""
+def hub_cache(root: Path, target: Path) -> Path:
+    """A snapshot in a cache like the hub's, its one shard a link to `target`."""
     snapshot = root / "models--x--y" / "snapshots" / "0123abcd"
     (root / "models--x--y" / "blobs").mkdir(parents=True)
     snapshot.mkdir(parents=True)
-    for target in targets:
-        save_file({"a": TWO["a"]}, snapshot / target)
-        (snapshot / "x.safetensors").symlink_to(target)
+    save_file({"a": TWO["a"]}, snapshot / target)
+    (snapshot / "x.safetensors").symlink_to(target)
     write_index(snapshot, {"a": "x.safetensors"})
     return snapshot
 
 
 def test_shard_that_is_a_link_into_the_blobs_of_the_hub_cache_is_read(tmp_path: Path) -> None:
-    snapshot = hub_cache(tmp_path, [Path("../../blobs/53aa5117")])
+    snapshot = hub_cache(tmp_path, Path("../../blobs/53aa5117"))
     assert same(read_all(snapshot), {"a": TWO["a"]})
 
 
 def test_shard_that_is_a_link_out_of_the_hub_cache_is_refused(tmp_path: Path) -> None:
-    snapshot = hub_cache(tmp_path, [Path("../../../x.safetensors")])
+    snapshot = hub_cache(tmp_path, Path("../../../x.safetensors"))
     assert "expected a file inside the folder" in refusal(snapshot)
 
 
 def test_links_two_folders_up_need_a_hub_cache_around(tmp_path: Path) -> None:
-    snapshot = hub_cache(tmp_path, [Path("../../blobs/53aa5117")])
+    snapshot = hub_cache(tmp_path, Path("../../blobs/53aa5117"))
     other = snapshot.parent.parent / "elsewhere"
     shutil.copytree(snapshot, other / "0123abcd", symlinks=True)
     assert "expected a file inside the folder" in refusal(other / "0123abcd")
-    os.rename(snapshot.parent.parent / "blobs", snapshot.parent.parent / "bobs")
+    (snapshot.parent.parent / "blobs").rename(snapshot.parent.parent / "bobs")
     (snapshot / "x.safetensors").unlink()
     (snapshot / "x.safetensors").symlink_to("../../bobs/53aa5117")
     assert "expected a file inside the folder" in refusal(snapshot)

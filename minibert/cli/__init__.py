@@ -79,6 +79,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _refuse(_usage_line(error))
     except OSError as error:
+        _drop_output()
         where = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{where}{error.strerror or error}")
     except MinibertError as error:
@@ -87,9 +88,16 @@ def main(args: Sequence[str] | None = None) -> int:
         _refuse(str(error) or "stopped")
         return 130
     except _PipeClosedError:
-        # What is left in the buffer would be written, and fail, once more at the very end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+
+
+def _drop_output() -> None:
+    """Forget output that cannot be written: Python would try, and complain, once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse(line: str) -> int:

@@ -10,10 +10,11 @@ import click
 from minibert.cli import StoppedError
 from minibert.cli.inputs import Bar, Reading, Source, input_options
 from minibert.cli.models import LongText, ModelChoice, Settings, model_options, settings_options
-from minibert.errors import DataError, MinibertError
+from minibert.errors import DataError, MinibertError, TextError
 
 if TYPE_CHECKING:
     import minibert.embed
+    import minibert.texts
     import minibert.vectors
 
 
@@ -156,10 +157,9 @@ def _print(
 
     with Bar(source, reading, what="embedding") as bar:
         for chunk in reading.chunks(size):
-            texts = [item.text for item in chunk]
-            vectors = settings.encode(embedder, texts)
-            for text, numbers in zip(texts, json_rows(vectors), strict=True):
-                said = json.dumps(text, ensure_ascii=False)
+            vectors = _encode(embedder, settings, chunk)
+            for item, numbers in zip(chunk, json_rows(vectors), strict=True):
+                said = json.dumps(item.text, ensure_ascii=False)
                 click.echo(f'{{"text": {said}, "embedding": {numbers}}}')
             bar.advance(len(chunk))
     if not source.texts:
@@ -185,7 +185,7 @@ def _write(
         try:
             for chunk in reading.chunks(size):
                 texts = [item.text for item in chunk]
-                writer.append(settings.encode(embedder, texts), texts)
+                writer.append(_encode(embedder, settings, chunk), texts)
                 bar.advance(len(chunk))
         except MinibertError as error:
             if not writer.n_kept:
@@ -198,6 +198,18 @@ def _write(
         f"minibert: {_count(n_resumed + bar.n_texts)}{resumed}, in {pace} -> {writer.path}",
         err=True,
     )
+
+
+def _encode(
+    embedder: "minibert.embed.Embedder",
+    settings: Settings,
+    chunk: list["minibert.texts.SourceText"],
+) -> "minibert.embed.Vectors":
+    """The vectors of a chunk; a fault's index counts within it, so say where it begins."""
+    try:
+        return settings.encode(embedder, [item.text for item in chunk])
+    except TextError as error:
+        raise TextError(f"counted from line {chunk[0].line}: {error}") from None
 
 
 def _kept(writer: "minibert.vectors.VectorWriter") -> str:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -110,7 +110,7 @@ class Bar:
             disable=bool(source.texts) or not sys.stderr.isatty(),
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Bar":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -39,7 +39,7 @@ def similarity(
     embedder = choice.load()
     settings.check(embedder)
     vectors = settings.encode(embedder, [text, *others])
-    scores = [float(score) for score in embedder.similarity(vectors[0], vectors[1:])[0]]
+    scores = [float(str(score)) for score in embedder.similarity(vectors[0], vectors[1:])[0]]
     for other, score in zip(others, scores, strict=True):
         if as_json:
             line = json.dumps({"text": text, "other": other, "score": score}, ensure_ascii=False)
