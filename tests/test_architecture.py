@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each may import those before it.
 ORDER = (
     "errors", "files", "config", "layout", "ops", "pooling", "sources", "weights", "tensor_files",
-    "checkpoint", "model", "heads", "tokenizer", "recipe", "embed", "vectors", "texts", "cli",
+    "checkpoint", "model", "heads", "tokenizer_files", "tokenizer", "recipe", "embed", "vectors",
+    "texts", "cli",
 )  # fmt: skip
 EXTRAS = {"transformers", "sentence_transformers", "torchmetrics", "matplotlib", "optuna"}
 

@@ -75,6 +75,18 @@ def test_attention_ignores_a_masked_key(attend: Attention) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("score", [-400.0, -40_000.0])
+def test_attention_ignores_a_masked_key_however_low_the_others_score(
+    attend: Attention, score: float
+) -> None:
+    # A mask that adds some large negative number would let the hidden key win here.
+    q, k = heads_of([[2, 0, 0, 0], [2, 0, 0, 0]]), heads_of([[score, 0, 0, 0], [0, 0, 0, 0]])
+    layout = Padded(1, 2, torch.tensor([[True, False]]), Q.device)
+    out = attend(q[None].float(), k[None].float(), V[None].float(), layout, 0.0)
+    assert out[0, :, 0].tolist() == [[4, 0, 0, 0], [4, 0, 0, 0]]
+
+
+@BOTH
 def test_attention_of_nothing_is_zero(attend: Attention) -> None:
     layout = Padded(2, 2, torch.tensor([[False, False], [False, True]]), Q.device)
     two = [x[None].expand(2, -1, -1, -1) for x in (Q, K, V)]

@@ -1076,7 +1076,7 @@ def test_texts_in_pieces_give_what_whole_texts_give(
         (tokenizers.AddedToken("the cat"), "of the cat of the\tcat"),
         (tokenizers.AddedToken("<a>", lstrip=True), "of  <a> the"),
         (tokenizers.AddedToken("<a>", rstrip=True), "of <a>   the"),
-        (tokenizers.AddedToken("fooq", single_word=True), "fooq. 中fooq _fooq fooq"),
+        (tokenizers.AddedToken("fooq", single_word=True), "fooq. a_fooq fooq"),
         (tokenizers.AddedToken("a.b,c"), "of a.b,c.a.b,c"),
         (tokenizers.AddedToken("≠."), "of ≠.=.≠. the"),
         (tokenizers.AddedToken("a中b", normalized=False), "of a中b中a中b"),
@@ -1107,20 +1107,27 @@ def test_unsplit_chinese_is_not_cut_by_pieces(minilm: Path) -> None:
         assert tokenizer.encode(texts, offsets=True) == whole
 
 
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(),
+    reason="the peak of a process's own memory is read from Linux's /proc",
+)
 def test_long_text_needs_little_memory_and_is_counted_exactly(minilm: Path, tmp_path: Path) -> None:
     script = tmp_path / "long.py"
     script.write_text(
         """
-import resource, sys
+import re, sys
+from pathlib import Path
 from minibert.tokenizer import Tokenizer
+
+def peak():  # not ru_maxrss, which starts at the parent's
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
 tokenizer = Tokenizer.from_pretrained(sys.argv[1])
 text = "The unaffable cat sat on the mat, didn't it? " * 30_000
 tokenizer.ids([text[:300_000]])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 (encoding,) = tokenizer.encode([text], max_length=256, offsets=True)
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(encoding.n_truncated + 254, grown // 1024)
+print(encoding.n_truncated + 254, (peak() - before) // 1024)
 """,
         encoding="utf-8",
     )

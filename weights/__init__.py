@@ -1,1 +1,1 @@
-"""The manifest of known checkpoints, and small recorded references; installed as `minibert.manifest`."""
+"""The manifest of known checkpoints and small recorded references, as `minibert.manifest`."""

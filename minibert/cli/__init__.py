@@ -93,7 +93,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _drop_output() -> None:
-    """Forget output that cannot be written: Python would try, and complain, once more at its end."""
+    """Forget output that cannot be written: Python would try once more when it ends."""
     try:
         sys.stdout.flush()
     except OSError:
