@@ -67,13 +67,19 @@ NAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
 HARMLESS = (
     (r"embeddings\.position_ids", "buffer of old files: the column numbers"),
     (r"embeddings\.token_type_ids", "buffer of old files: zeros"),
-    (r"(cls|classifier|qa_outputs)\..+", "head of another task"),
+    (
+        r"cls\.predictions\.(bias|(decoder|transform\.(dense|LayerNorm))\.(weight|bias))"
+        r"|(cls\.seq_relationship|classifier|qa_outputs)\.(weight|bias)",
+        "head of another task",
+    ),
     (r"pooler\.dense\.(weight|bias)", "this model has no pooler"),
 )
 
-# Names of one tensor: either, or both, may be in a file. The second is the one we write.
-ALIASES = {"cls.predictions.decoder.bias": "cls.predictions.bias"}
-TIED = {"cls.predictions.decoder.weight": "embeddings.word_embeddings.weight"}
+# Two names of one tensor: either, or both, may be in a file. With a tied decoder we write the
+# second; an untied one has a bias of its own, the first.
+ALIASES = (("cls.predictions.decoder.bias", "cls.predictions.bias"),)
+# With a tied decoder, the first is the second.
+TIED = (("cls.predictions.decoder.weight", "embeddings.word_embeddings.weight"),)
 
 _PREFIX = "bert."  # before the encoder's names in a head's file; a bare encoder's has none
 _LEGACY = ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias"))
@@ -168,8 +174,8 @@ class Pretrained(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors` as `transformers` reads them.
 
-        Each file is written beside its place, flushed to the disk and renamed: whatever interrupts
-        it, the folder holds either the earlier file or the new one.
+        Both are written beside their places and flushed to the disk before either is renamed: a
+        full disk leaves what stood there, a crash each file in its earlier or its new form.
 
         Raises: CheckpointError when the folder cannot be written to; what stood there stays whole.
         """
@@ -269,11 +275,14 @@ def save(model: Pretrained, folder: Path) -> None:
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "model.safetensors") as part:
+        # Both are on the disk before the first is renamed.
+        with (
+            replacing(folder / "model.safetensors") as weights_part,
+            replacing(folder / "config.json") as config_part,
+        ):
             # One key of metadata: several would come out in random order.
-            save_file(tensors, part, metadata={"format": "pt"})
-        with replacing(folder / "config.json") as part:
-            part.write_text(text, encoding="utf-8")
+            save_file(tensors, weights_part, metadata={"format": "pt"})
+            config_part.write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder}: cannot be written: {error}; what stood there is unchanged, so free space "
@@ -299,9 +308,9 @@ def _found(entries: Mapping[str, Entry]) -> dict[str, str]:
                 f"{entries[name].path}: holds both {earlier} and {name}, two names of one "
                 "parameter; expected one, so remove the other"
             )
-    for alias, name in ALIASES.items():
-        if alias in found and name not in found:
-            found[name] = found.pop(alias)
+    for name, other in (*ALIASES, *map(reversed, ALIASES)):
+        if name in found:
+            found.setdefault(other, found[name])
     return found
 
 
@@ -329,8 +338,14 @@ def _plan(
     absent = _drop_absent(model, found)
     state = model.state_dict()
     wanted = {name: [_current(part) for part in disk_names(name)] for name in state}
-    head = {name for name in wanted if name.startswith(tuple(m + "." for m in model.fresh))}
-    new = [n for n in wanted if n in head and (new_head or found.keys().isdisjoint(wanted[n]))]
+    new, heads = [], []
+    for module in model.fresh:
+        names = [name for name in wanted if name.startswith(module + ".")]
+        # A head that is there in part is not taken for one that is absent.
+        is_absent = not any(part in found for name in names for part in wanted[name])
+        is_encoder = module.startswith(_PREFIX)
+        new += names if is_absent or (new_head and not is_encoder) else []
+        heads += [] if is_encoder else names
     old = {name: parts for name, parts in wanted.items() if name not in new}
 
     missing = [part for parts in old.values() for part in parts if part not in found]
@@ -341,7 +356,8 @@ def _plan(
         )
     taken = {found[part]: part for parts in old.values() for part in parts}
     ignored: dict[str, str] = {}
-    tied = _tied(entries, found, taken, ignored) if "predictions.bias" in old else {}
+    has_decoder = any(name.startswith("predictions.") for name in old)
+    tied = _tied(entries, found, taken, ignored) if has_decoder else {}
     replaced = {part for name in new for part in wanted[name]}
     unexpected = []
     for name in sorted(entries.keys() - taken.keys() - tied.keys() - ignored.keys()):
@@ -359,7 +375,7 @@ def _plan(
     for name, parts in old.items():
         rows, *rest = state[name].shape
         for part in parts:
-            _check_entry(entries[found[part]], (rows // len(parts), *rest), is_head=name in head)
+            _check_entry(entries[found[part]], (rows // len(parts), *rest), is_head=name in heads)
     return _Plan(
         folder=folder,
         old={name: [found[part] for part in parts] for name, parts in old.items()},
@@ -442,13 +458,13 @@ def _tied(
 ) -> dict[str, str]:
     """The tensors that are another one again; those that should be, and differ, are ignored."""
     tied = {}
-    for name, other in (*ALIASES.items(), *TIED.items()):
+    for name, other in (*ALIASES, *map(reversed, ALIASES), *TIED):
         if name not in found or found[name] in taken or other not in found:
             continue
         if torch.equal(entries[found[name]].read(), entries[found[other]].read()):
             tied[found[name]] = found[other]
         else:
-            ignored[found[name]] = f"differs from {found[other]}, to which config.json ties it"
+            ignored[found[name]] = f"differs from {found[other]}, which is used in its place"
     return tied
 
 

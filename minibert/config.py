@@ -13,15 +13,16 @@ from minibert.errors import ConfigError
 # form with erf, the next two the same approximation with tanh.
 HIDDEN_ACTS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh")
 
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-)
+# The largest that a size may be: far beyond any BERT, and its products fit any machine's integers.
+_SIZES = {
+    "vocab_size": 1 << 24,
+    "hidden_size": 1 << 20,
+    "num_hidden_layers": 1 << 10,
+    "num_attention_heads": 1 << 20,
+    "intermediate_size": 1 << 24,
+    "max_position_embeddings": 1 << 24,
+    "type_vocab_size": 1 << 24,
+}
 _FRACTIONS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
 # Settings that change the network into one that is not here: key -> (values that change nothing,
@@ -65,8 +66,10 @@ class BertConfig:
     problem_type: str | None = None
 
     def __post_init__(self) -> None:
-        for key in _SIZES:
-            _check(self, key, _is_integer(getattr(self, key), at_least=1), "an integer ≥ 1")
+        for key, largest in _SIZES.items():
+            value = getattr(self, key)
+            fits = _is_integer(value, at_least=1) and value <= largest
+            _check(self, key, fits, f"an integer from 1 to {largest}")
         for key in _FRACTIONS:
             value = getattr(self, key)
             optional = key == "classifier_dropout" and value is None

@@ -43,7 +43,7 @@ class Predictions(nn.Module):
     """Which word stands here: logits = LayerNorm(activation(x W + b)) Eᵀ + bias.
 
     E is the embedding table itself ("tied"), unless the configuration says otherwise: then the
-    decoder has a weight of its own.
+    decoder has a weight, and a bias, of its own.
     Source: google-research/bert `get_masked_lm_output`.
     """
 
@@ -52,18 +52,20 @@ class Predictions(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.activation = ops.ACTIVATIONS[config.hidden_act]
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.decoder = (
-            None
-            if config.tie_word_embeddings
-            else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        )
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.decoder = None
+        self.bias = None
+        if config.tie_word_embeddings:
+            self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        else:
+            self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
 
     def forward(
         self, hidden: Float[Tensor, "*tokens hidden"], embeddings: Float[Tensor, "vocab hidden"]
     ) -> Float[Tensor, "*tokens vocab"]:
-        weight = embeddings if self.decoder is None else self.decoder.weight
-        return F.linear(self.norm(self.activation(self.dense(hidden))), weight, self.bias)
+        transformed = self.norm(self.activation(self.dense(hidden)))
+        if self.decoder is None:
+            return F.linear(transformed, embeddings, self.bias)
+        return self.decoder(transformed)
 
 
 class BertForMaskedLM(checkpoint.Pretrained):

@@ -283,10 +283,6 @@ class VectorWriter:
             try:
                 if new:
                     _write_sidecar(self.path, new + old)
-                if self._job["append"]:
-                    # Without its state a partial file counts for nothing: nothing is added twice.
-                    self._state.unlink(missing_ok=True)
-                    flush(self.path.parent)
                 self._partial.replace(self.path)
             except OSError:
                 if new:

@@ -88,7 +88,7 @@ EDITS: tuple[tuple[str, str, str], ...] = (
         "weight = embeddings if True else",
     ),
     ("heads", "self.norm(self.activation(self.dense(hidden)))", "self.norm(self.dense(hidden))"),
-    ("heads", "weight, self.bias)", "weight)"),
+    ("heads", "embeddings, self.bias)", "embeddings)"),
     ("heads", "start, end = self.spans", "end, start = self.spans"),
     ("heads", "scores.view(input_ids.shape[:2])", "scores.view(input_ids.shape[:2]).flip(1)"),
     ("heads", "config if config.num_labels == 2 else config.with_labels(2)", "config"),
@@ -127,7 +127,7 @@ EDITS: tuple[tuple[str, str, str], ...] = (
     ("checkpoint", 'metadata={"format": "pt"}', "metadata=None"),
     ("checkpoint", "(new_head or found.keys().isdisjoint(wanted[n]))", "new_head"),
     ("checkpoint", "        if torch.equal(", "        if not torch.equal("),
-    ("checkpoint", "            found[name] = found.pop(alias)", "            found.pop(alias)"),
+    ("checkpoint", "            found.setdefault(other, found[name])", "            pass"),
     ("checkpoint", "    if report.initialised:", "    if False:"),
 )
 

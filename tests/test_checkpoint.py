@@ -251,7 +251,7 @@ def test_from_pretrained_hands_the_pins_of_a_name_on(tmp_path: Path) -> None:
 
 
 def test_from_pretrained_stays_offline_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
+    asked: dict[str, object] = {}
 
     def resolve(name: str, **arguments: object) -> Path:
         asked.update(arguments, name=name)
@@ -457,7 +457,10 @@ def test_weights_that_are_not_finite_are_refused_unless_told(tmp_path: Path, val
 
 
 def test_tensors_that_are_not_taken_may_be_anything(tmp_path: Path) -> None:
-    more = {"classifier.weight": torch.tensor([math.nan]), "cls.x": torch.zeros(1).to(torch.int8)}
+    more = {
+        "classifier.weight": torch.tensor([math.nan]),
+        "qa_outputs.bias": torch.zeros(1).to(torch.int8),
+    }
     write_checkpoint(tmp_path, disk_state() | more, ONE)
     assert same_parameters(BertModel.from_pretrained(tmp_path), a_model())
 
@@ -681,7 +684,7 @@ def test_decoder_other_than_what_it_is_tied_to_is_ignored_and_said(tmp_path: Pat
     assert same_parameters(model, a_model(BertForMaskedLM))
     assert report.tied == {}
     assert report.ignored == {
-        name: f"differs from {other}, to which config.json ties it"
+        name: f"differs from {other}, which is used in its place"
         for name, other in {
             "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
             "cls.predictions.decoder.bias": "cls.predictions.bias",
@@ -701,14 +704,14 @@ def test_decoder_bias_alone_is_the_bias(tmp_path: Path) -> None:
 def test_decoder_weight_is_loaded_where_it_is_not_tied(tmp_path: Path) -> None:
     config = replace(ONE, tie_word_embeddings=False)
     state = disk_state(BertForMaskedLM, config)
-    state["cls.predictions.decoder.bias"] = state["cls.predictions.bias"]
+    state["cls.predictions.bias"] = state["cls.predictions.decoder.bias"]
     write_checkpoint(tmp_path, state, config)
     model = BertForMaskedLM.from_pretrained(tmp_path)
     assert same_parameters(model, a_model(BertForMaskedLM, config))
     report = model.load_report
     assert report is not None
     assert "cls.predictions.decoder.weight" in report.loaded
-    assert report.tied == {"cls.predictions.decoder.bias": "cls.predictions.bias"}
+    assert report.tied == {"cls.predictions.bias": "cls.predictions.decoder.bias"}
 
 
 def test_decoder_of_a_file_for_another_head_is_of_another_task(tmp_path: Path) -> None:

@@ -830,6 +830,10 @@ def test_search_puts_the_earlier_of_equal_texts_first(
     path.write_text("a b\n" * 9)
     wanted = ["search", "--model", tiny, "--corpus", path, "q", "--json", "--top", "4"]
     assert [hit["line"] for hit in found(run(*wanted))] == [1, 2, 3, 4]
+    path.write_text("a b\nc\n" * 60)
+    monkeypatch.undo()
+    lines = [hit["line"] for hit in found(run(*wanted[:-1], "120"))]
+    assert lines in ([*range(1, 121, 2), *range(2, 121, 2)], [*range(2, 121, 2), *range(1, 121, 2)])
 
 
 def test_search_prints_aligned_columns(run: Run, tiny: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_config_from_no_keys_is_the_default() -> None:
 
 def test_config_is_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
-        TINY.hidden_size = 8
+        TINY.hidden_size = 8  # type: ignore[misc]
 
 
 def test_config_takes_names_only() -> None:
@@ -97,21 +97,30 @@ def test_with_labels_refuses_none_at_all() -> None:
         TINY.with_labels(0)
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "max_position_embeddings",
-        "type_vocab_size",
-    ],
-)
-@pytest.mark.parametrize("value", [0, -1, 2.0, "12", None, True, [1]])
-def test_sizes_are_integers_from_1(key: str, value: object) -> None:
-    assert refusal(**{key: value}) == f"{key} is {value!r}, expected an integer ≥ 1"
+LARGEST = {
+    "vocab_size": 16777216,
+    "hidden_size": 1048576,
+    "num_hidden_layers": 1024,
+    "num_attention_heads": 1048576,
+    "intermediate_size": 16777216,
+    "max_position_embeddings": 16777216,
+    "type_vocab_size": 16777216,
+}
+
+
+@pytest.mark.parametrize(("key", "largest"), LARGEST.items())
+@pytest.mark.parametrize("value", [0, -1, 2.0, "12", None, True, [1], 10**30])
+def test_sizes_are_integers_within_bounds(key: str, largest: int, value: object) -> None:
+    said = f"{key} is {value!r}, expected an integer from 1 to {largest}"
+    assert refusal(**{key: value}) == said
+
+
+@pytest.mark.parametrize(("key", "largest"), LARGEST.items())
+def test_sizes_up_to_their_bound_are_taken(key: str, largest: int) -> None:
+    heads = {"num_attention_heads": largest, "hidden_size": largest}
+    sizes = heads if key in heads else {key: largest}
+    assert getattr(BertConfig(**sizes), key) == largest
+    assert "expected an integer" in refusal(**{key: largest + 1})
 
 
 def test_sizes_of_1_are_taken() -> None:

@@ -100,13 +100,14 @@ def test_masked_lm_decodes_with_the_embedding_table() -> None:
 
 def test_masked_lm_untied_decodes_with_a_table_of_its_own() -> None:
     model = made(BertForMaskedLM, replace(TINY, tie_word_embeddings=False))
-    assert model.predictions.decoder.bias is None
+    assert model.predictions.bias is None
     out = model(IDS, MASK, TYPES)
     hidden = model.bert(IDS, MASK, TYPES).last_hidden_state
     head = model.predictions
     inner = head.norm(F.gelu(head.dense(hidden)))
-    close(out.logits, inner @ head.decoder.weight.T + head.bias)
-    assert not torch.allclose(out.logits, inner @ model.bert.embeddings.token.weight.T + head.bias)
+    close(out.logits, inner @ head.decoder.weight.T + head.decoder.bias)
+    table = model.bert.embeddings.token.weight
+    assert not torch.allclose(out.logits, inner @ table.T + head.decoder.bias)
 
 
 def test_masked_lm_trains_the_table_from_both_ends() -> None:

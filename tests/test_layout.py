@@ -198,7 +198,7 @@ def test_unpack_is_the_inverse_of_pack(batch: Batch) -> None:
 def test_packed_runs_partition_the_sequences(lengths: list[int]) -> None:
     layout = Packed.from_lengths(lengths)
     starts = layout.cu_seqlens.tolist()
-    rebuilt = []
+    rebuilt: list[int] = []
     for start, count, length in layout.runs():
         assert start == starts[len(rebuilt)]
         rebuilt += [length] * count

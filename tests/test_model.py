@@ -164,7 +164,7 @@ def test_self_attention_is_as_worked_by_hand() -> None:
 def test_self_attention_takes_query_key_and_value_from_their_thirds() -> None:
     config = replace(TINY, hidden_size=2, num_attention_heads=2)
     attention = SelfAttention(config).eval()
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def attend(q: Tensor, k: Tensor, v: Tensor, layout: object, dropout: float) -> Tensor:
         seen.update(q=q, k=k, v=v, dropout=dropout)
@@ -287,7 +287,8 @@ def test_dropout_of_a_layer_drops_both_sublayers_and_not_their_inputs() -> None:
 @pytest.mark.parametrize("where", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
 def test_dropout_is_active_in_training_only(where: str, attend: Any) -> None:
     none = replace(TINY, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    model = randomised(BertModel(replace(none, initializer_range=0.5, **{where: 0.5})))
+    some: dict[str, Any] = {where: 0.5, "initializer_range": 0.5}
+    model = randomised(BertModel(replace(none, **some)))
     set_attention(model, attend)
     ids = torch.arange(8).view(1, 8)
     torch.manual_seed(0)

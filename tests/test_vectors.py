@@ -237,6 +237,7 @@ def test_overwrite_drops_a_stopped_job_of_another_input(tmp_path: Path) -> None:
     with VectorWriter(tmp_path / "v.npy", ORIGIN, overwrite=True) as writer:
         assert not writer.skip(iter(["another"] * 6))
         assert writer.n_done == 0
+        assert not (tmp_path / "v.npy.partial.json").exists()
         writer.append(ROWS[:1], ["another"])
         writer.finish()
     np.testing.assert_array_equal(read_vectors(tmp_path / "v.npy").vectors, ROWS[:1])
@@ -290,6 +291,21 @@ def test_resuming_a_job_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert f"append False there, True here; remove {path}.partial to start it again" in said
 
 
+def test_resuming_to_append_to_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "v.npy"
+    job(path)()
+    stopped(path, append=True)
+    np.save(tmp_path / "w.npy", -ROWS)
+    with VectorWriter(tmp_path / "w.npy", ORIGIN, overwrite=True) as writer:
+        writer.append(-ROWS, TEXTS)
+        writer.finish()
+    for name in ("w.npy", "w.npy.json"):
+        (tmp_path / name).replace(tmp_path / name.replace("w", "v"))
+    said = refusal(lambda: VectorWriter(path, ORIGIN, append=True))
+    assert "its stopped job is another: earlier '" in said
+    assert said.endswith(f"; remove {path}.partial to start it again")
+
+
 def test_resuming_from_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "v.npy"
     for content in ("no JSON", "[]", "{}", '{"origin": {}, "texts_sha256": ""}'):
@@ -312,6 +328,25 @@ def test_second_writer_of_one_output_is_refused(tmp_path: Path) -> None:
         first.append(ROWS[CHUNK:], TEXTS[CHUNK:])
         first.finish()
     np.testing.assert_array_equal(read_vectors(path).vectors, ROWS)
+
+
+def test_writer_that_comes_as_another_finishes_does_not_touch_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, partial = tmp_path / "v.npy", tmp_path / "v.npy.partial"
+    try_lock, handles = module._try_lock, []
+
+    def finish_first(handle: int) -> bool:
+        handles.append(handle)
+        if len(handles) == 1:  # opened, not yet locked: and now the other writer is done
+            partial.write_bytes(b"the finished file")
+            partial.replace(path)
+        return try_lock(handle)
+
+    monkeypatch.setattr(module, "_try_lock", finish_first)
+    assert "v.npy: exists" in refusal(lambda: VectorWriter(path, ORIGIN))
+    assert len(handles) == 2
+    assert files(tmp_path) == {"v.npy": b"the finished file"}
 
 
 def test_output_that_cannot_be_written_is_refused(

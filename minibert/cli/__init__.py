@@ -5,7 +5,6 @@ imported inside the functions that need it, here and in the subcommands.
 """
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -41,9 +40,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
+            return super().invoke(ctx)
         except BrokenPipeError:
             raise _PipeClosedError from None
         except KeyboardInterrupt:
@@ -79,7 +76,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _refuse(_usage_line(error))
     except OSError as error:
-        _drop_output()
         where = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{where}{error.strerror or error}")
     except MinibertError as error:
@@ -88,16 +84,7 @@ def main(args: Sequence[str] | None = None) -> int:
         _refuse(str(error) or "stopped")
         return 130
     except _PipeClosedError:
-        _drop_output()
         return 1
-
-
-def _drop_output() -> None:
-    """Forget output that cannot be written: Python would try once more when it ends."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse(line: str) -> int:
