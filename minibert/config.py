@@ -1,7 +1,7 @@
 """The configuration of a BERT: frozen, validated, read from and written to `config.json`."""
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -192,7 +192,10 @@ def _is_integer(value: object, *, at_least: int) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    # False for NaN and infinity, and for integers that no float can hold.
+    return abs(value) <= sys.float_info.max
 
 
 def _is_positive(value: object) -> bool:

@@ -347,7 +347,7 @@ def test_file_with_a_wrong_key_begins_with_its_name(tmp_path: Path) -> None:
     path.write_text('{"hidden_size": -4, "layer_norm_eps": NaN}')
     with pytest.raises(MinibertError) as caught:
         BertConfig.from_file(path)
-    assert str(caught.value) == f"{path}: hidden_size is -4, expected an integer ≥ 1"
+    assert str(caught.value) == f"{path}: hidden_size is -4, expected an integer from 1 to 1048576"
 
 
 def test_file_with_nan_is_refused(tmp_path: Path) -> None:
