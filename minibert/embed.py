@@ -209,11 +209,12 @@ class Embedder:
         """
         single = isinstance(texts, str)
         listed = [texts] if isinstance(texts, str) else _listed(texts)
-        sequences, owners, skipped = self._sequences(listed, self.prompt_text(prompt), long_text)
+        sequences, owners, skips = self._sequences(listed, self.prompt_text(prompt), long_text)
         with torch.inference_mode():
-            pooled = self._pooled(sequences, skipped, batch_tokens, show_progress_bar)
+            pooled = self._pooled(sequences, skips, batch_tokens, show_progress_bar)
+            tokens = [len(ids) - skip for ids, skip in zip(sequences, skips, strict=True)]
             vectors = self._finish(
-                _merge_windows(pooled, [len(ids) for ids in sequences], owners, len(listed)),
+                _merge_windows(pooled, tokens, owners, len(listed)),
                 self.recipe.normalise if normalize_embeddings is None else normalize_embeddings,
                 truncate_dim,
             )
@@ -272,8 +273,8 @@ class Embedder:
 
     def _sequences(
         self, texts: list[str], prompt: str, long_text: LongText
-    ) -> tuple[list[list[int]], list[int], int]:
-        """Token ids ready for the encoder, the text each belongs to, and unpooled prompt tokens."""
+    ) -> tuple[list[list[int]], list[int], list[int]]:
+        """Token ids ready for the encoder; of each, its text and its first tokens not to pool."""
         if long_text not in ("truncate", "windows", "error"):
             raise ValueError(
                 f"got long_text {long_text!r}, expected 'truncate', 'windows' or 'error'"
@@ -294,6 +295,7 @@ class Embedder:
                 )
         sequences: list[list[int]] = []
         owners: list[int] = []
+        skips: list[int] = []
         for index, ids in enumerate(self.tokenizer.ids(prepared)):
             spans = [(0, len(ids))]
             if len(ids) > room:
@@ -309,12 +311,14 @@ class Embedder:
             for start, stop in spans:
                 sequences.append([cls, *ids[start:stop], sep])
                 owners.append(index)
-        return sequences, owners, skipped
+                # A later window holds what the overlap repeats of the prompt, mostly nothing.
+                skips.append(skipped - start if start < skipped - 1 else 0)
+        return sequences, owners, skips
 
     def _pooled(
         self,
         sequences: list[list[int]],
-        skipped: int,
+        skips: list[int],
         batch_tokens: int | None,
         show_progress_bar: bool | None,
     ) -> Float[Tensor, "sequences pooled"]:
@@ -337,8 +341,8 @@ class Embedder:
                 ids = torch.from_numpy(tokens).to(self._device)
                 layout = Packed.from_lengths([lengths[index] for index in batch], self._device)
                 hidden = self.model(ids, layout=layout).last_hidden_state
-                if skipped:
-                    hidden, layout = _without_prompt(hidden, layout, skipped)
+                if any(skips):
+                    hidden, layout = _without(hidden, layout, [skips[i] for i in batch])
                 out[torch.tensor(batch)] = pool(hidden, layout, self.recipe.pooling).cpu()
                 bar.update(len(batch))
         return out
@@ -384,10 +388,10 @@ def _batches(order: Sequence[int], lengths: Sequence[int], budget: int) -> Itera
         yield batch
 
 
-def _without_prompt(hidden: Tensor, layout: Packed, skipped: int) -> tuple[Tensor, Packed]:
-    """The tokens behind the first `skipped` of each sequence, and their layout."""
-    kept = layout.positions >= skipped
-    lengths = tuple(length - skipped for length in layout.lengths)
+def _without(hidden: Tensor, layout: Packed, skips: Sequence[int]) -> tuple[Tensor, Packed]:
+    """What is left without the first tokens of each sequence, as many as `skips` says."""
+    kept = layout.positions >= torch.tensor(skips, device=hidden.device)[layout.sequence]
+    lengths = tuple(n - skip for n, skip in zip(layout.lengths, skips, strict=True))
     return hidden[kept], Packed(lengths, layout.positions[kept])
 
 
