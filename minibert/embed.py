@@ -239,6 +239,8 @@ class Embedder:
         """
         if isinstance(texts, str):
             raise TypeError("got one text, expected an iterable of texts; put it into a list")
+        if chunk_texts < 1:
+            raise ValueError(f"got chunk_texts {chunk_texts}, expected at least 1")
         iterator, done = iter(texts), 0
         while chunk := list(islice(iterator, chunk_texts)):
             try:
@@ -312,7 +314,9 @@ class Embedder:
                 sequences.append([cls, *ids[start:stop], sep])
                 owners.append(index)
                 # A later window holds what the overlap repeats of the prompt, mostly nothing.
-                skips.append(skipped - start if start < skipped - 1 else 0)
+                skip = skipped - start if start < skipped - 1 else 0
+                # [SEP] at least is left where the prompt melts with a word into fewer tokens.
+                skips.append(min(skip, len(sequences[-1]) - 1))
         return sequences, owners, skips
 
     def _pooled(

@@ -44,6 +44,11 @@ class Padded:
         return torch.arange(self.seq, device=self.device)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the ids: `(batch, seq)`."""
+        return self.batch, self.seq
+
+    @property
     def longest(self) -> int:
         """One more than the largest position."""
         return self.seq
@@ -81,9 +86,14 @@ class Packed:
         cls, lengths: Sequence[int], device: torch.device | str | None = None
     ) -> "Packed":
         """The layout of whole sequences of these lengths, positions counted from 0 in each."""
-        longest = torch.arange(max(lengths, default=0), device=device)
+        longest = torch.arange(max([0, *lengths]), device=device)
         positions = [longest[:length] for length in lengths]
         return cls(tuple(lengths), torch.cat(positions) if positions else longest)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the ids: `(tokens,)`."""
+        return (len(self.positions),)
 
     @cached_property
     def cu_seqlens(self) -> Int[Tensor, " sequences_plus_1"]:

@@ -262,10 +262,11 @@ class BertModel(checkpoint.Pretrained):
             layout = Padded.of(input_ids, attention_mask)
         elif attention_mask is not None:
             raise ValueError("got attention_mask and layout, expected one: a layout has the mask")
-        elif isinstance(layout, Packed) and input_ids.shape != layout.positions.shape:
+        elif input_ids.shape != layout.shape:
+            kind = "packed" if isinstance(layout, Packed) else "padded"
             raise ValueError(
-                f"input_ids has shape {tuple(input_ids.shape)}, expected "
-                f"{tuple(layout.positions.shape)}: one id for each token of the packed layout"
+                f"input_ids has shape {tuple(input_ids.shape)}, expected {layout.shape}: one id "
+                f"for each token of the {kind} layout"
             )
         if layout.longest > self.config.max_position_embeddings:
             raise ValueError(

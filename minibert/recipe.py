@@ -98,13 +98,13 @@ def read_recipe(folder: Path, config: BertConfig, tokenizer_max_length: int | No
             f"{folder / 'config_sentence_transformers.json'}: prompts is {prompts!r}, expected an "
             "object from names to texts"
         )
-    if default is not None and default not in prompts:
+    if default is not None and (not isinstance(default, str) or default not in prompts):
         raise CheckpointError(
             f"{folder / 'config_sentence_transformers.json'}: default_prompt_name is {default!r}, "
             f"expected a name of its prompts {sorted(prompts)}"
         )
     positions = config.max_position_embeddings
-    common = {
+    common: dict[str, Any] = {
         "max_length": positions if said is None else min(said, positions),
         "lowercase": bool(transformer.get("do_lower_case", False)),
         "prompts": prompts,
@@ -170,7 +170,8 @@ def _read_pooling(path: Path) -> tuple[tuple[str, ...], bool]:
         modes = [mode for flag, mode in _POOLING_FLAGS.items() if values.get(flag)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes
     names = {"mean_sqrt_len_tokens": "mean_sqrt_len"}
-    modes = tuple(names.get(mode, mode) for mode in modes) if isinstance(modes, list) else ()
+    listed = isinstance(modes, list) and all(isinstance(mode, str) for mode in modes)
+    modes = tuple(names.get(mode, mode) for mode in modes) if listed else ()
     if not modes or any(mode not in POOLINGS for mode in modes):
         raise CheckpointError(
             f"{path}: pooling_mode is {values.get('pooling_mode')!r}, expected names of "
@@ -189,7 +190,8 @@ def _read_dense(place: Path, width: int) -> DenseStep:
             f"{width} and an integer ≥ 1"
         )
     activation = values.get("activation_function", "torch.nn.modules.activation.Tanh")
-    if activation not in _ACTIVATIONS or values.get("use_residual"):
+    known = isinstance(activation, str) and activation in _ACTIVATIONS
+    if not known or values.get("use_residual"):
         raise CheckpointError(
             f"{path}: has activation_function {activation!r} and use_residual "
             f"{values.get('use_residual', False)!r}, expected one of {list(_ACTIVATIONS)} and false"

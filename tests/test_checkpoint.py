@@ -365,10 +365,11 @@ def test_unexpected_tensors_are_refused(tmp_path: Path, name: str) -> None:
     )
 
 
-def test_many_unexpected_tensors_are_counted(tmp_path: Path) -> None:
-    more = {f"x.{index}": torch.zeros(1) for index in range(8)}
-    write_checkpoint(tmp_path, disk_state() | more, ONE)
-    assert ": holds x.0, x.1, x.2, x.3, x.4 and 3 more, for which" in refusal(tmp_path)
+@pytest.mark.parametrize(("count", "more"), [(5, ""), (6, " and 1 more"), (8, " and 3 more")])
+def test_many_unexpected_tensors_are_counted(tmp_path: Path, count: int, more: str) -> None:
+    unexpected = {f"x.{index}": torch.zeros(1) for index in range(count)}
+    write_checkpoint(tmp_path, disk_state() | unexpected, ONE)
+    assert f": holds x.0, x.1, x.2, x.3, x.4{more}, for which" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -646,6 +647,45 @@ def test_misnamed_tensor_of_the_own_head_is_refused(tmp_path: Path) -> None:
     assert "classifier.weigh" in refusal(tmp_path, BertForSequenceClassification)
 
 
+@pytest.mark.parametrize("name", ["classifier.weight", "classifier.bias"])
+def test_head_that_is_there_in_part_is_refused(tmp_path: Path, name: str) -> None:
+    state = disk_state(BertForTokenClassification)
+    del state[name]
+    write_checkpoint(tmp_path, state, ONE)
+    message = refusal(tmp_path, BertForTokenClassification)
+    assert message.startswith(f"{tmp_path}: lacks {name}; expected every tensor of BertForTokenC")
+    model = BertForTokenClassification.from_pretrained(tmp_path, new_head=True)
+    assert bool((model.classifier.bias == 0).all())
+
+
+def test_pooler_of_a_head_that_is_there_in_part_is_refused(tmp_path: Path) -> None:
+    state = disk_state(BertForSequenceClassification)
+    del state["bert.pooler.dense.bias"]
+    write_checkpoint(tmp_path, state, ONE)
+    for new_head in (False, True):
+        message = refusal(tmp_path, BertForSequenceClassification, new_head=new_head)
+        assert message.startswith(f"{tmp_path}: lacks pooler.dense.bias; expected")
+
+
+def test_each_head_of_pretraining_may_be_absent_alone(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, disk_state(BertForMaskedLM), ONE)
+    report = BertForPreTraining.from_pretrained(tmp_path).load_report
+    assert report is not None
+    assert set(report.initialised) == {
+        *["bert.pooler.dense.weight", "bert.pooler.dense.bias"],
+        *["next_sentence.weight", "next_sentence.bias"],
+    }
+    assert "cls.predictions.bias" in report.loaded
+
+
+def test_pooler_of_another_shape_is_not_mended_by_a_new_head(tmp_path: Path) -> None:
+    state = disk_state(BertForSequenceClassification)
+    state["bert.pooler.dense.bias"] = torch.zeros(5)
+    write_checkpoint(tmp_path, state, ONE)
+    message = refusal(tmp_path, BertForSequenceClassification)
+    assert message.endswith("; config.json and weights are of different networks")
+
+
 # ---- the decoder of masked words
 
 
@@ -712,6 +752,40 @@ def test_decoder_weight_is_loaded_where_it_is_not_tied(tmp_path: Path) -> None:
     assert report is not None
     assert "cls.predictions.decoder.weight" in report.loaded
     assert report.tied == {"cls.predictions.bias": "cls.predictions.decoder.bias"}
+
+
+def test_decoder_bias_goes_by_the_other_name_where_it_is_not_tied(tmp_path: Path) -> None:
+    config = replace(ONE, tie_word_embeddings=False)
+    state = disk_state(BertForMaskedLM, config)
+    state["cls.predictions.bias"] = state.pop("cls.predictions.decoder.bias")
+    write_checkpoint(tmp_path, state, config)
+    model = BertForMaskedLM.from_pretrained(tmp_path)
+    assert same_parameters(model, a_model(BertForMaskedLM, config))
+    report = model.load_report
+    assert report is not None
+    assert "cls.predictions.bias" in report.loaded
+    assert report.legacy == {"cls.predictions.bias": "cls.predictions.decoder.bias"}
+    assert report.ignored == report.tied == {}
+
+
+def test_decoder_bias_of_its_own_wins_where_it_is_not_tied(tmp_path: Path) -> None:
+    config = replace(ONE, tie_word_embeddings=False)
+    state = disk_state(BertForMaskedLM, config)
+    state["cls.predictions.bias"] = state["cls.predictions.decoder.bias"] + 1
+    write_checkpoint(tmp_path, state, config)
+    model = BertForMaskedLM.from_pretrained(tmp_path)
+    assert same_parameters(model, a_model(BertForMaskedLM, config))
+    assert model.load_report is not None
+    assert model.load_report.ignored == {
+        "cls.predictions.bias": "differs from cls.predictions.decoder.bias, "
+        "which is used in its place"
+    }
+
+
+def test_decoder_that_the_file_lacks_is_refused_where_it_is_not_tied(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, disk_state(BertForMaskedLM), replace(ONE, tie_word_embeddings=False))
+    message = refusal(tmp_path, BertForMaskedLM)
+    assert message.startswith(f"{tmp_path}: lacks cls.predictions.decoder.weight; expected")
 
 
 def test_decoder_of_a_file_for_another_head_is_of_another_task(tmp_path: Path) -> None:
