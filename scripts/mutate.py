@@ -2,8 +2,8 @@
 
     python scripts/mutate.py [--only TEXT] [--jobs 1]
 
-For each edit a copy of the checkout is changed and tested: first the test file of the edited
-module, then, while everything is green, the rest.  Prints the edits that no test noticed, and ends
+The test files must be green before.  For each edit a copy of the checkout is changed and tested:
+first the test file of the edited module, then, while everything is green, the rest.  Prints the edits that no test noticed, and ends
 with exit status 1 when these are more than 5 %.
 """
 
@@ -139,6 +139,9 @@ def main() -> None:
         count = source(ROOT, module).read_text(encoding="utf-8").count(old)
         if count != 1:
             raise SystemExit(f"error: {module}.py holds {old!r} {count} times, expected once")
+    for module in sorted({module for module, _, _ in edits}):
+        if run_tests(ROOT, [f"tests/test_{module}.py"]):
+            raise SystemExit(f"error: tests/test_{module}.py fails without any edit; mend it first")
     with ThreadPoolExecutor(arguments.jobs) as pool:
         noticed = list(pool.map(test, edits))
     survivors = [edit for edit, seen in zip(edits, noticed, strict=True) if not seen]
