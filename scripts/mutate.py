@@ -3,8 +3,8 @@
     python scripts/mutate.py [--only TEXT] [--jobs 1]
 
 The test files must be green before.  For each edit a copy of the checkout is changed and tested:
-first the test file of the edited module, then, while everything is green, the rest.  Prints the edits that no test noticed, and ends
-with exit status 1 when these are more than 5 %.
+first the test file of the edited module, then, while everything is green, the rest.  Prints the
+edits that no test noticed, and ends with exit status 1 when these are more than 5 %.
 """
 
 import argparse
