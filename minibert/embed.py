@@ -87,7 +87,7 @@ class Embedder:
                 "that of the checkpoint"
             )
         self.model = model.eval()
-        self.tokenizer = tokenizer
+        self.tokenizer = tokenizer.lowercased() if recipe.lowercase else tokenizer
         self.recipe = recipe
         self.folder = folder
         self._dense = tuple(dense)
@@ -282,11 +282,10 @@ class Embedder:
                 f"got long_text {long_text!r}, expected 'truncate', 'windows' or 'error'"
             )
         cls, sep, room = self.tokenizer.cls_id, self.tokenizer.sep_id, self.recipe.max_length - 2
-        lowercase = self.recipe.lowercase
         prepared = texts
-        if prompt or lowercase:
+        if prompt:
             texts = checked_texts(texts, "texts")
-            prepared = [(prompt + text).lower() if lowercase else prompt + text for text in texts]
+            prepared = [prompt + text for text in texts]
         skipped = 0
         if prompt and not self.recipe.pools_prompt:
             skipped = 1 + len(self.tokenizer.ids([prompt])[0])

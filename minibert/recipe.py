@@ -57,7 +57,7 @@ class Recipe:
     pools_prompt: bool = True  # whether the prompt's tokens are pooled too
     dense: tuple[DenseStep, ...] = ()
     normalise: bool = True
-    lowercase: bool = False  # before the tokenizer, which may lower-case itself
+    lowercase: bool = False  # before all that the tokenizer itself does
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None  # a name of `prompts`
     origin: str = "plain BERT folder: mean pooling, normalised"

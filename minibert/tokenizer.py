@@ -240,6 +240,18 @@ class Tokenizer:
         rows = enumerate(zip(*tokens, strict=True))
         return [self._truncate(row, room, truncation, parts) for row, parts in rows]
 
+    def lowercased(self) -> "Tokenizer":
+        """The same tokenizer, but it lower-cases first; special tokens in a text stay themselves.
+
+        Source: sentence-transformers, where `do_lower_case` of a recipe puts it before the rest.
+        """
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        before = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *before])
+        return Tokenizer(
+            backend, special_tokens=self._names, model_max_length=self.model_max_length
+        )
+
     def encode_words(
         self, sentences: Sequence[Sequence[str]], *, max_length: int | None = None
     ) -> list[Encoding]:

@@ -376,6 +376,35 @@ def test_windows_work_with_a_prompt_that_is_not_pooled(n_words: int, tiny: Embed
     assert abs(np.linalg.norm(vector.astype(np.float64)) - 1) <= 1e-6
 
 
+@pytest.mark.parametrize(
+    ("max_length", "n_prompt", "n_words", "spans", "skips"),
+    [
+        (10, 2, 12, [(0, 8), (7, 14)], [3, 0]),
+        (18, 15, 10, [(0, 16), (14, 25)], [16, 2]),  # the overlap repeats a token of the prompt
+    ],
+)
+def test_prompt_that_is_not_pooled_weighs_nothing_in_windows(
+    max_length: int,
+    n_prompt: int,
+    n_words: int,
+    spans: list[tuple[int, int]],
+    skips: list[int],
+    embedder: Embedder,
+) -> None:
+    left_out = with_recipe(embedder, pools_prompt=False, max_length=max_length)
+    prompt, text = "cat " * n_prompt, " ".join(["dog", "bird"] * (n_words // 2))
+    ids = embedder.tokenizer.ids([prompt + text])[0]
+    assert len(ids) == n_prompt + n_words
+    total = torch.zeros(384)
+    for (start, stop), skip in zip(spans, skips, strict=True):
+        window = [embedder.tokenizer.cls_id, *ids[start:stop], embedder.tokenizer.sep_id]
+        with torch.no_grad():
+            hidden = embedder.model(torch.tensor([window])).last_hidden_state[0]
+        total += hidden[skip:].sum(dim=0)  # the mean weighted by tokens: their sum, but for length
+    vector = left_out.encode(text, prompt=prompt, long_text="windows")
+    assert_close(vector, unit(total))
+
+
 def test_prompt_that_melts_into_the_first_word_still_gives_a_vector(tiny: Embedder) -> None:
     """Alone the prompt has more tokens than together with the text: "unbelievable" is one."""
     left_out = with_recipe(tiny, pools_prompt=False)
