@@ -4,6 +4,10 @@ import importlib.util
 import os
 from pathlib import Path
 
+# Before torch is loaded: threads that spin while they wait would slow down the processes that many
+# tests start beside this one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook

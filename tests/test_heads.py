@@ -74,6 +74,7 @@ def test_predictions_are_as_worked_by_hand() -> None:
         head.dense.bias.copy_(torch.tensor([0.0, -5.0]))
         head.norm.weight.copy_(torch.tensor([1.0, 2.0]))
         head.norm.bias.copy_(torch.tensor([0.0, 1.0]))
+        assert head.bias is not None
         head.bias.copy_(torch.tensor([0.0, 10.0, 20.0]))
     # (1, 3) -> (2, -2) -> relu (2, 0) -> mean 1, variance 1, √(1 + 3) = 2: (½, -½) -> (½, 0).
     embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [4.0, 4.0]])
