@@ -290,6 +290,18 @@ def save(model: Pretrained, folder: Path) -> None:
         ) from None
 
 
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors by themselves, whole or not at all."""
+    try:
+        with replacing(path) as part:
+            contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            save_file(contiguous, part, metadata={"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be written: {error}; free space or choose another folder"
+        ) from None
+
+
 def _current(name: str) -> str:
     """A file's name as the table has it: without prefix, LayerNorm's old names made new."""
     name = name.removeprefix(_PREFIX)

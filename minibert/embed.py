@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minibert import tensor_files
-from minibert.checkpoint import load
+from minibert.checkpoint import load, save_tensors
 from minibert.config import BertConfig
 from minibert.errors import CheckpointError, TextError, TokenizerError
 from minibert.layout import Packed
 from minibert.model import BertModel
 from minibert.pooling import normalise, pool, truncate
-from minibert.recipe import DenseStep, Recipe, read_recipe
+from minibert.recipe import DenseStep, Recipe, read_recipe, write_recipe
 from minibert.tokenizer import Tokenizer, checked_texts, window_spans
 from minibert.weights import resolve
 
@@ -123,6 +123,19 @@ class Embedder:
         model = load(BertModel, folder, config, dtype=dtype, device=device)
         dense = [_load_dense(step, model) for step in recipe.dense]
         return cls(model, tokenizer, recipe, dense=dense, folder=folder)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write model, tokenizer and recipe as a folder that sentence-transformers opens, and we.
+
+        Raises: CheckpointError when the folder cannot be written to.
+        """
+        folder = Path(folder)
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        places = write_recipe(self.recipe, folder, hidden_size=self.model.config.hidden_size)
+        for place, linear in zip(places, self._dense, strict=True):
+            tensors = {f"linear.{name}": p.detach() for name, p in linear.named_parameters()}
+            save_tensors(tensors, place / "model.safetensors")
 
     @property
     def dim(self) -> int:

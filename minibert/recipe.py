@@ -13,6 +13,7 @@ from typing import Any
 
 from minibert.config import BertConfig
 from minibert.errors import CheckpointError
+from minibert.files import replacing
 from minibert.pooling import POOLINGS
 
 _MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
@@ -113,6 +114,65 @@ def read_recipe(folder: Path, config: BertConfig, tokenizer_max_length: int | No
     if not (folder / "modules.json").exists():
         return Recipe(**common)
     return Recipe(**common, **_read_modules(folder, config))
+
+
+def write_recipe(recipe: Recipe, folder: Path, *, hidden_size: int) -> list[Path]:
+    """Write a recipe as sentence-transformers reads it, in the form that all its versions know.
+
+    Returns: a folder for the weights of each dense module.
+    Raises: CheckpointError when the folder cannot be written to.
+    """
+    kinds = ["Transformer", "Pooling", *["Dense"] * len(recipe.dense)]
+    kinds += ["Normalize"] if recipe.normalise else []
+    places = ["", *(f"{index}_{kind}" for index, kind in enumerate(kinds) if index)]
+    modules = [
+        {"idx": i, "name": str(i), "path": place, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, place) in enumerate(zip(kinds, places, strict=True))
+    ]
+    pooling: dict[str, Any] = {
+        "word_embedding_dimension": hidden_size,
+        "include_prompt": recipe.pools_prompt,
+    }
+    flags = {flag: mode in recipe.pooling for flag, mode in _POOLING_FLAGS.items()}
+    if tuple(mode for flag, mode in _POOLING_FLAGS.items() if flags[flag]) == recipe.pooling:
+        pooling |= flags
+    else:  # in an order that the flags cannot say
+        names = {"mean_sqrt_len": "mean_sqrt_len_tokens"}
+        pooling["pooling_mode"] = [names.get(mode, mode) for mode in recipe.pooling]
+    files: dict[Path, Any] = {
+        folder / "modules.json": modules,
+        folder / "sentence_bert_config.json": {
+            "max_seq_length": recipe.max_length,
+            "do_lower_case": recipe.lowercase,
+        },
+        folder / "config_sentence_transformers.json": {
+            "prompts": dict(recipe.prompts),
+            "default_prompt_name": recipe.default_prompt,
+            "similarity_fn_name": "cosine",
+        },
+        folder / places[1] / "config.json": pooling,
+    }
+    classes = {name: path for path, name in _ACTIVATIONS.items()}
+    dense = [folder / place for place in places[2 : 2 + len(recipe.dense)]]
+    for place, step in zip(dense, recipe.dense, strict=True):
+        files[place / "config.json"] = {
+            "in_features": step.in_features,
+            "out_features": step.out_features,
+            "bias": step.bias,
+            "activation_function": classes[step.activation],
+        }
+    try:
+        for path, values in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as part:
+                part.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        if recipe.normalise:  # older versions look for the folder of every module
+            (folder / places[-1]).mkdir(exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: cannot be written: {error}; free space or choose another folder"
+        ) from None
+    return dense
 
 
 def _read_modules(folder: Path, config: BertConfig) -> dict[str, Any]:

@@ -121,7 +121,7 @@ EDITS: tuple[tuple[str, str, str], ...] = (
     ("checkpoint", "        if earlier != name:", "        if False:"),
     ("checkpoint", "parameter.normal_(0.0, std)", "parameter.normal_(0.0, 2 * std)"),
     ("checkpoint", "parameter.fill_(1.0)", "parameter.zero_()"),
-    ("checkpoint", 'metadata={"format": "pt"}', "metadata=None"),
+    ("checkpoint", 'weights_part, metadata={"format": "pt"}', "weights_part"),
     ("checkpoint", "(new_head and not is_encoder)", "new_head"),
     ("checkpoint", "        if torch.equal(", "        if not torch.equal("),
     ("checkpoint", "            found.setdefault(other, found[name])", "            pass"),

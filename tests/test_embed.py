@@ -1003,3 +1003,47 @@ def test_spearman_of_stsb_is_that_of_sentence_transformers(data: Path, embedder:
     spearman = 100 * float(np.corrcoef(ranks(human), ranks(cosines))[0, 1])
     _log.info("Spearman × 100 of STS-B test: %.4f", spearman)
     assert spearman == pytest.approx(82.03, abs=0.01)
+
+
+# Saving.
+
+RECIPES = [
+    {},
+    {"pooling": ("cls",), "normalise": False},
+    {"pooling": ("max", "mean")},
+    {"pooling": ("mean", "cls", "mean_sqrt_len"), "pools_prompt": False},
+    {"lowercase": True, "prompts": {"query": "q: "}, "default_prompt": "query"},
+]
+
+
+@pytest.mark.parametrize("changes", RECIPES, ids=str)
+def test_saved_embedder_loads_as_the_same(
+    changes: dict[str, Any], tiny: Embedder, tmp_path: Path
+) -> None:
+    base = with_recipe(tiny, **changes)
+    base.save_pretrained(tmp_path)
+    again = Embedder.from_pretrained(tmp_path)
+    assert again.recipe.to_dict() == base.recipe.to_dict()
+    np.testing.assert_array_equal(again.encode(SENTENCES), base.encode(SENTENCES))
+
+
+def test_saved_embedder_keeps_its_dense_modules(tiny: Embedder, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    linears = [torch.nn.Linear(8, 6), torch.nn.Linear(6, 4, bias=False)]
+    steps = (
+        embed.DenseStep(tmp_path, 8, 6, True, "tanh"),
+        embed.DenseStep(tmp_path, 6, 4, False, "identity"),
+    )
+    recipe = replace(tiny.recipe, dense=steps)
+    base = Embedder(tiny.model, tiny.tokenizer, recipe, dense=linears)
+    base.save_pretrained(tmp_path / "saved")
+    again = Embedder.from_pretrained(tmp_path / "saved")
+    assert again.dim == 4
+    assert again.fingerprint == base.fingerprint
+    np.testing.assert_array_equal(again.encode(SENTENCES), base.encode(SENTENCES))
+
+
+def test_embedder_is_not_saved_where_nothing_can_be_written(tiny: Embedder, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(CheckpointError, match=r"taken: cannot be written: .*another folder"):
+        tiny.save_pretrained(tmp_path / "taken")

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -415,3 +416,13 @@ def test_bfloat16_is_at_most_twice_as_wrong_as_theirs(minilm: Path, ours: Embedd
     _log.info("bfloat16: mean error %.2e, theirs %.2e", error, their_error)
     assert error <= 2 * their_error
     assert (vectors * expected).sum(axis=1).mean() >= 0.9999
+
+
+@pytest.mark.parametrize("pooling", [("mean",), ("cls", "max"), ("max", "cls")], ids=str)
+def test_what_an_embedder_saves_opens_in_sentence_transformers(
+    pooling: tuple[str, ...], ours: Embedder, place: Path
+) -> None:
+    recipe = replace(ours.recipe, pooling=pooling)
+    saved = Embedder(ours.model, ours.tokenizer, recipe)
+    saved.save_pretrained(place)
+    assert_same(f"saved {pooling}", saved.encode(SENTENCES), load_theirs(place).encode(SENTENCES))
