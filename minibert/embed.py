@@ -1,8 +1,8 @@
 """Texts in, vectors out: the `Embedder`.
 
-texts -> token ids -> windows where a text is long -> sorted by length into batches of a token
-budget -> packed, without padding -> encoder -> pooled -> windows merged -> dense -> normalised
--> float32, in the order of the texts
+texts -> token ids -> windows where a text is long -> those that differ, sorted by length into
+batches of a token budget -> packed, without padding -> encoder -> pooled -> windows merged ->
+dense -> normalised -> float32, in the order of the texts
 """
 
 import hashlib
@@ -38,13 +38,14 @@ if TYPE_CHECKING:
 
 LongText = Literal["truncate", "windows", "error"]
 Vectors = NDArray[np.float32]
+Tokens = tuple[int, ...]
 
 # Raised whenever the same weights and text give vectors that differ by more than rounding.
 NUMERICS_VERSION = 1
 
-# Tokens computed at once. Few enough for the activations of a layer to stay in the cache, enough
-# to keep the matrix products large; `python scripts/benchmark.py --batch-tokens` measures it.
-BATCH_TOKENS = 2048
+# Tokens computed at once. Few enough for the activations of a layer to stay near the cache, enough
+# to keep the matrix products large: between 512 and 4,096 the speed differs by a tenth.
+BATCH_TOKENS = 1024
 
 # Texts that `stream` takes at once. Sorting them by length is what makes batches even.
 CHUNK_TEXTS = 4096
@@ -288,7 +289,7 @@ class Embedder:
 
     def _sequences(
         self, texts: list[str], prompt: str, long_text: LongText
-    ) -> tuple[list[list[int]], list[int], list[int]]:
+    ) -> tuple[list[Tokens], list[int], list[int]]:
         """Token ids ready for the encoder; of each, its text and its first tokens not to pool."""
         if long_text not in ("truncate", "windows", "error"):
             raise ValueError(
@@ -307,7 +308,7 @@ class Embedder:
                     f"the prompt has {skipped - 1} tokens, expected fewer than {room - 1}; "
                     "shorten it, or the texts have no room"
                 )
-        sequences: list[list[int]] = []
+        sequences: list[Tokens] = []
         owners: list[int] = []
         skips: list[int] = []
         for index, ids in enumerate(self.tokenizer.ids(prepared)):
@@ -323,7 +324,7 @@ class Embedder:
                 if long_text == "windows":
                     spans = window_spans(len(ids), room, room // 8)
             for start, stop in spans:
-                sequences.append([cls, *ids[start:stop], sep])
+                sequences.append((cls, *ids[start:stop], sep))
                 owners.append(index)
                 # A later window holds what the overlap repeats of the prompt, mostly nothing.
                 skip = skipped - start if start < skipped - 1 else 0
@@ -333,16 +334,28 @@ class Embedder:
 
     def _pooled(
         self,
-        sequences: list[list[int]],
-        skips: list[int],
+        sequences: Sequence[Tokens],
+        skips: Sequence[int],
         batch_tokens: int | None,
         show_progress_bar: bool | None,
     ) -> Float[Tensor, "sequences pooled"]:
-        """Each sequence's pooled vector, in order, computed in batches of similar length."""
+        """Each sequence's pooled vector, in order; what occurs more than once is computed once."""
+        rows: dict[tuple[Tokens, int], int] = {}
+        row_of = [rows.setdefault(key, len(rows)) for key in zip(sequences, skips, strict=True)]
+        distinct = self._computed(list(rows), batch_tokens, show_progress_bar)
+        return distinct if len(rows) == len(row_of) else distinct[torch.tensor(row_of)]
+
+    def _computed(
+        self,
+        sequences: Sequence[tuple[Tokens, int]],
+        batch_tokens: int | None,
+        show_progress_bar: bool | None,
+    ) -> Float[Tensor, "sequences pooled"]:
+        """The pooled vector of each sequence and skip, computed in batches of similar length."""
         budget = BATCH_TOKENS if batch_tokens is None else batch_tokens
         if budget < 1:
             raise ValueError(f"got batch_tokens {batch_tokens}, expected at least 1")
-        lengths = [len(ids) for ids in sequences]
+        lengths = [len(ids) for ids, _ in sequences]
         order = sorted(range(len(sequences)), key=lengths.__getitem__, reverse=True)
         width = self.model.config.hidden_size * len(self.recipe.pooling)
         wide = torch.float64 if self._dtype == torch.float64 else torch.float32
@@ -350,15 +363,16 @@ class Embedder:
         with _progress(len(sequences), sum(lengths) > 8 * budget, show_progress_bar) as bar:
             for batch in _batches(order, lengths, budget):
                 tokens = np.fromiter(
-                    (token for index in batch for token in sequences[index]),
+                    (token for index in batch for token in sequences[index][0]),
                     dtype=np.int64,
                     count=sum(lengths[index] for index in batch),
                 )
                 ids = torch.from_numpy(tokens).to(self._device)
                 layout = Packed.from_lengths([lengths[index] for index in batch], self._device)
                 hidden = self.model(ids, layout=layout).last_hidden_state
+                skips = [sequences[index][1] for index in batch]
                 if any(skips):
-                    hidden, layout = _without(hidden, layout, [skips[i] for i in batch])
+                    hidden, layout = _without(hidden, layout, skips)
                 out[torch.tensor(batch)] = pool(hidden, layout, self.recipe.pooling).cpu()
                 bar.update(len(batch))
         return out

@@ -1,6 +1,6 @@
 """Measures minibert beside its peers: the same texts, the same threads, interleaved in one run.
 
-    python scripts/benchmark.py --data FOLDER [--workloads W1,W5] [--rounds 7]
+    python scripts/benchmark.py --data FOLDER [--workloads W1,W5] [--rounds 7] [--distinct]
 
 Each contender runs in a process of its own, with the Python of its own environment, and waits while
 another one works; a round runs each once, and what counts is the ratio of two contenders within a
@@ -70,7 +70,11 @@ def main() -> None:
     env = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     if "W1" in arguments.workloads:
         texts = sentences(Path(arguments.data))
-        print(f"\nW1: {len(texts)} sentences, {arguments.model}, {arguments.threads} threads\n")
+        distinct = list(dict.fromkeys(texts))
+        told = f"{len(texts)} sentences, {len(distinct)} of them distinct"
+        if arguments.distinct:
+            texts, told = distinct, f"the {len(distinct)} distinct sentences of {len(texts)}"
+        print(f"\nW1: {told}, {arguments.model}, {arguments.threads} threads\n")
         contenders = [Contender(name, pythons, arguments.model, texts, env) for name in PEERS]
         compare(contenders, arguments.rounds, len(texts))
     if "W5" in arguments.workloads:
@@ -87,6 +91,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--workloads", default="W1,W5", type=lambda names: names.split(","))
     parser.add_argument("--rounds", type=int, default=7, help="rounds that count, after a warm-up")
+    parser.add_argument(
+        "--distinct", action="store_true", help="W1 without the sentences that occur before"
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument(
         "--python",

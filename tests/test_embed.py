@@ -521,6 +521,26 @@ def test_any_batch_tokens_give_the_same_vectors(
     assert_close(embedder.encode(batch, batch_tokens=batch_tokens), embedder.encode(batch))
 
 
+@pytest.mark.parametrize("long_text", ["truncate", "windows"])
+def test_equal_texts_are_computed_once_and_give_equal_vectors(
+    long_text: Any, tiny: Embedder
+) -> None:
+    computed: list[int] = []
+
+    def count(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        computed.append(len(args[0]))
+
+    long = "a b c " * 40
+    texts = ["a b", long, "c", "a b", long, "a b"]
+    distinct = tiny.encode(texts[:3], long_text=long_text)
+    with tiny.model.register_forward_pre_hook(count):
+        vectors = tiny.encode(texts, long_text=long_text)
+        tokens, computed = sum(computed), []
+        tiny.encode(texts[:3], long_text=long_text)
+    assert tokens == sum(computed) > 0
+    np.testing.assert_array_equal(vectors, distinct[[0, 1, 2, 0, 1, 0]])
+
+
 @settings(max_examples=15)
 @given(batch=st.lists(texts(), min_size=2, max_size=6), data=st.data())
 def test_permuted_texts_give_permuted_vectors(

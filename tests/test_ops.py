@@ -204,6 +204,41 @@ def test_attention_gradients_are_equal_in_both_forms(
         assert scaled_error(fused, explicit) <= 1e-12
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_attention_of_short_and_of_long_sequences_are_one_formula(
+    dtype: torch.dtype, requires_grad: bool
+) -> None:
+    short = ops.SHORT_TOKENS
+    layout = Packed.from_lengths([2 * short, short + 1, short, short, short - 1, 2, 2, 1])
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, *layout.shape, 3, 8, generator=generator, dtype=torch.float64) * 2
+    outs, gradients = [], []
+    for attend, kind in ((ops.attention, dtype), (explicit_attention, torch.float64)):
+        inputs = [x.to(kind).requires_grad_(requires_grad) for x in (q, k, v)]
+        out = attend(inputs[0], inputs[1], inputs[2], layout)
+        outs.append(out.detach().double())
+        if requires_grad:
+            gradients.append([g.double() for g in torch.autograd.grad(out.pow(2).sum(), inputs)])
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    assert scaled_error(*outs) <= tolerance
+    for fast, explicit in zip(*gradients, strict=True) if requires_grad else ():
+        assert scaled_error(fast, explicit) <= tolerance
+
+
+@pytest.mark.parametrize("length", [3, ops.SHORT_TOKENS + 1])
+def test_attention_of_packed_tokens_drops_probabilities(length: int) -> None:
+    layout = Packed.from_lengths([length, length])
+    q = torch.zeros(2 * length, 2, 4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        out = ops.attention(q, q, torch.ones_like(q), layout, 0.5)
+    # Each context is the sum of what was kept of `length` equal shares, doubled.
+    kept = out * length / 2
+    assert torch.allclose(kept, kept.round(), atol=1e-5)
+    assert kept.min() < kept.max()
+
+
 @BOTH
 @given(case=queries())
 def test_attention_weights_sum_to_1_and_masked_ones_are_exactly_0(
