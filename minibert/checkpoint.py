@@ -96,7 +96,7 @@ class LoadReport:
     ignored: Mapping[str, str] = field(default_factory=dict)  # tensors not taken: why
     tied: Mapping[str, str] = field(default_factory=dict)  # names that are one tensor with another
     absent: tuple[str, ...] = ()  # optional modules that the file lacks and the model now too
-    initialised: tuple[str, ...] = ()  # parameters that the file lacks, set to fresh values
+    initialised: tuple[str, ...] = ()  # parameters that the file lacks, or a new head: fresh values
     dtype: str = "float32"
 
     def __str__(self) -> str:
@@ -107,7 +107,7 @@ class LoadReport:
         lines += [f"  ignored: {name} ({why})" for name, why in self.ignored.items()]
         lines += [f"  tied: {name} is {other}" for name, other in self.tied.items()]
         lines += [f"  without {name}: the file has none" for name in self.absent]
-        lines += [f"  initialised, not in the file: {name}" for name in self.initialised]
+        lines += [f"  initialised afresh: {name}" for name in self.initialised]
         return "\n".join(lines)
 
 
@@ -255,10 +255,10 @@ def load(
             tensor_files.check_finite(
                 [entries[name] for parts in plan.old.values() for name in parts]
             )
-        report = _fill(model, plan, entries, DTYPES[dtype], device)
+        report = _fill(model, plan, entries, DTYPES[dtype], device, check_finite=check_finite)
     model.load_report = report
     if report.initialised:
-        _log.warning("%s: not in the file, initialised: %s", folder, ", ".join(report.initialised))
+        _log.warning("%s: initialised afresh: %s", folder, ", ".join(report.initialised))
     return model.eval()
 
 
@@ -370,11 +370,13 @@ def _plan(
     ignored: dict[str, str] = {}
     has_decoder = any(name.startswith("predictions.") for name in old)
     tied = _tied(entries, found, taken, ignored) if has_decoder else {}
-    replaced = {part for name in new for part in wanted[name]}
+    replaced = _heads_of(new)
     unexpected = []
     for name in sorted(entries.keys() - taken.keys() - tied.keys() - ignored.keys()):
         current = _current(name)
-        why = "initialised afresh, as asked" if current in replaced else _why_harmless(current)
+        why = _why_harmless(current)
+        if why is not None and current.startswith(replaced):
+            why = "initialised afresh, as asked"
         if why is None:
             unexpected.append(name)
         else:
@@ -405,6 +407,8 @@ def _fill(
     entries: Mapping[str, Entry],
     dtype: torch.dtype,
     device: str,
+    *,
+    check_finite: bool,
 ) -> LoadReport:
     """Put the planned tensors into a model on the meta device."""
     state = model.state_dict()
@@ -413,6 +417,11 @@ def _fill(
         read = [entries[part].read() for part in parts]
         joined = read[0] if len(read) == 1 else torch.cat(read)
         tensors[name] = joined.to(device=device, dtype=dtype)
+        if check_finite and dtype == torch.float16 and not tensors[name].isfinite().all():
+            raise CheckpointError(
+                f"{plan.folder}: {parts[0]} reaches {joined.abs().max().item():.4g}, expected at "
+                "most 65504 for float16; load it as bfloat16"
+            )
     for name in plan.new:
         tensors[name] = torch.empty(state[name].shape, dtype=dtype, device=device)
     model.load_state_dict(tensors, assign=True)
@@ -438,6 +447,12 @@ def _drop_absent(model: Pretrained, found: Mapping[str, str]) -> tuple[str, ...]
             setattr(model, module, None)
             absent.append(module)
     return tuple(absent)
+
+
+def _heads_of(parameters: Sequence[str]) -> tuple[str, ...]:
+    """How the file's names begin for the heads, or the pooler, that have these parameters."""
+    modules = {name.removeprefix(_PREFIX).split(".")[0] for name in parameters}
+    return tuple(f"{theirs[0]}." for ours, theirs in NAMES if ours in modules)
 
 
 def _why_harmless(name: str) -> str | None:

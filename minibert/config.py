@@ -110,6 +110,8 @@ class BertConfig:
 
     def with_labels(self, labels: Sequence[str] | int) -> "BertConfig":
         """The same network with other labels: their names, or how many there are."""
+        if isinstance(labels, str):
+            raise ConfigError(f"got labels {labels!r}, expected a list of names, or their number")
         if isinstance(labels, int):
             labels = [f"LABEL_{index}" for index in range(labels)]
         return replace(self, labels=tuple(labels))

@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import accumulate, groupby
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 
@@ -30,8 +30,8 @@ class Padded:
     @classmethod
     def of(
         cls,
-        input_ids: Int[Tensor, "batch seq"],
-        attention_mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"] | None = None,
+        input_ids: Integer[Tensor, "batch seq"],
+        attention_mask: Integer[Tensor, "batch seq"] | Bool[Tensor, "batch seq"] | None = None,
     ) -> "Padded":
         """The layout of a padded batch; any integer but 0 in `attention_mask` means attend."""
         batch, seq = input_ids.shape
@@ -133,7 +133,7 @@ Layout = Padded | Packed
 
 
 def pack(
-    values: torch.Tensor, attention_mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]
+    values: torch.Tensor, attention_mask: Integer[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]
 ) -> tuple[torch.Tensor, Packed]:
     """The attended tokens of a padded batch end to end, and their layout.
 

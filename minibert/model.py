@@ -276,7 +276,7 @@ class BertModel(checkpoint.Pretrained):
         return layout
 
     def _check_ids(self, name: str, ids: Tensor, input_ids: Tensor, table: nn.Embedding) -> None:
-        if ids.is_floating_point():
+        if ids.is_floating_point() or ids.dtype == torch.bool:
             raise TypeError(f"{name} is {ids.dtype}, expected integers: rows of a table")
         if ids.shape != input_ids.shape:
             raise ValueError(

@@ -85,12 +85,12 @@ def read_recipe(folder: Path, config: BertConfig, tokenizer_max_length: int | No
     """
     transformer = _read(folder / "sentence_bert_config.json")
     general = _read(folder / "config_sentence_transformers.json")
-    lengths = [transformer.get("max_seq_length"), tokenizer_max_length]
-    said = next((length for length in lengths if length is not None), None)
+    said, key = transformer.get("max_seq_length"), "sentence_bert_config.json: max_seq_length"
+    if said is None:
+        said, key = tokenizer_max_length, "tokenizer_config.json: model_max_length"
     if said is not None and (not isinstance(said, int) or isinstance(said, bool) or said < 3):
         raise CheckpointError(
-            f"{folder / 'sentence_bert_config.json'}: max_seq_length is {said!r}, expected an "
-            "integer ≥ 3: [CLS], [SEP] and some text"
+            f"{folder / key} is {said!r}, expected an integer ≥ 3: [CLS], [SEP] and some text"
         )
     prompts = general.get("prompts") or {}
     default = general.get("default_prompt_name")

@@ -568,7 +568,7 @@ def test_head_that_the_file_lacks_is_initialised_and_said(
         (
             "minibert",
             logging.WARNING,
-            f"{tmp_path}: not in the file, initialised: {', '.join(report.initialised)}",
+            f"{tmp_path}: initialised afresh: {', '.join(report.initialised)}",
         )
     ]
 
@@ -629,6 +629,30 @@ def test_new_head_is_fresh_whatever_the_file_holds(tmp_path: Path) -> None:
     assert set(report.initialised) == {"classifier.weight", "classifier.bias"}
     why = "initialised afresh, as asked"
     assert report.ignored == {"classifier.bias": why, "classifier.weight": why}
+
+
+@pytest.mark.parametrize("bias", ["none", "equal"])
+def test_new_masked_lm_head_accounts_for_the_tied_decoder_of_the_file(
+    bias: Any, tmp_path: Path
+) -> None:
+    write_checkpoint(tmp_path, mlm_state(weight="equal", bias=bias), ONE)
+    report = BertForMaskedLM.from_pretrained(tmp_path, new_head=True).load_report
+    assert report is not None
+    ignored = {n: w for n, w in report.ignored.items() if n.startswith("cls.predictions.")}
+    assert "cls.predictions.decoder.weight" in ignored
+    assert set(ignored.values()) == {"initialised afresh, as asked"}
+
+
+def test_weights_beyond_float16_are_refused_in_float16(tmp_path: Path) -> None:
+    state = disk_state()
+    state["encoder.layer.0.output.dense.weight"][0, 0] = -70_000.0
+    write_checkpoint(tmp_path, state, ONE)
+    assert refusal(tmp_path, BertModel, dtype="float16") == (
+        f"{tmp_path}: encoder.layer.0.output.dense.weight reaches 7e+04, expected at most 65504 "
+        "for float16; load it as bfloat16"
+    )
+    BertModel.from_pretrained(tmp_path, dtype="bfloat16")
+    BertModel.from_pretrained(tmp_path, dtype="float16", check_finite=False)
 
 
 def test_new_head_keeps_the_trained_pooler_of_the_file(tmp_path: Path) -> None:
@@ -828,7 +852,7 @@ def test_report_tells_everything_in_lines(tmp_path: Path) -> None:
         "  ignored: d (because)",
         "  tied: e is f",
         "  without pooler: the file has none",
-        "  initialised, not in the file: g",
+        "  initialised afresh: g",
     ]
 
 

@@ -92,6 +92,11 @@ def test_with_labels_takes_names_or_a_number() -> None:
     assert TINY.labels == ("no", "yes", "maybe")
 
 
+def test_with_labels_refuses_a_text_which_is_no_list_of_names() -> None:
+    with pytest.raises(ConfigError, match=r"^got labels 'abc', expected a list of names, or their"):
+        TINY.with_labels("abc")
+
+
 def test_with_labels_refuses_none_at_all() -> None:
     with pytest.raises(ConfigError, match=r"^labels is \(\), expected a tuple of names, at least"):
         TINY.with_labels(0)

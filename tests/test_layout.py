@@ -38,8 +38,9 @@ def test_padded_first_is_column_0_attended_or_not() -> None:
         assert first.tolist() == [[0.0, 1.0, 2.0], [15.0, 16.0, 17.0]]
 
 
-def test_padded_mask_counts_any_integer_but_0_as_attended() -> None:
-    layout = Padded.of(IDS, torch.tensor([[1, 2, -1, 0, 0], [1, 0, 1, 255, 1]]))
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.uint8])
+def test_padded_mask_counts_any_integer_but_0_as_attended(dtype: torch.dtype) -> None:
+    layout = Padded.of(IDS, torch.tensor([[1, 2, 7, 0, 0], [1, 0, 1, 127, 1]], dtype=dtype))
     expected = [[True, True, True, False, False], [True, False, True, True, True]]
     assert layout.mask is not None
     assert layout.mask.tolist() == expected

@@ -558,9 +558,12 @@ def test_model_refuses_token_types_of_another_shape(shape: tuple[int, ...]) -> N
     )
 
 
-def test_model_refuses_ids_of_floats() -> None:
+def test_model_refuses_ids_that_are_no_integers() -> None:
     message = "input_ids is torch.float32, expected integers: rows of a table"
     assert refusal(TypeError, torch.ones(3), layout=Packed.from_lengths([3])) == message
+    message = "input_ids is torch.bool, expected integers: rows of a table"
+    wrong = torch.ones(3, dtype=torch.bool)
+    assert refusal(TypeError, wrong, layout=Packed.from_lengths([3])) == message
     message = "token_type_ids is torch.float64, expected integers: rows of a table"
     assert refusal(TypeError, IDS, None, torch.zeros(1, 3, dtype=torch.float64)) == message
 

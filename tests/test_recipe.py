@@ -264,6 +264,13 @@ def test_max_seq_length_without_room_for_text_is_refused(tmp_path: Path, value: 
     )
 
 
+def test_model_max_length_without_room_for_text_is_blamed_on_its_own_file(tmp_path: Path) -> None:
+    assert refusal(tmp_path, {}, max_length=2) == (
+        f"{tmp_path / 'tokenizer_config.json'}: model_max_length is 2, expected an integer ≥ 3: "
+        "[CLS], [SEP] and some text"
+    )
+
+
 @pytest.mark.parametrize("prompts", [["query: "], {"query": 3}, "query: ", {"query": None}])
 def test_prompts_that_are_no_texts_are_refused(tmp_path: Path, prompts: object) -> None:
     path = tmp_path / "config_sentence_transformers.json"
