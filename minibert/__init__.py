@@ -22,6 +22,7 @@ _HOME = {
     "LoadReport": "checkpoint",
     "Tokenizer": "tokenizer",
     "Embedder": "embed",
+    "trace": "parity.trace",
     "MinibertError": "errors",
 }
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from minibert.model import BertModel as BertModel
     from minibert.model import explicit_attention as explicit_attention
     from minibert.model import set_attention as set_attention
+    from minibert.parity.trace import trace as trace
     from minibert.tokenizer import Tokenizer as Tokenizer
 
 

@@ -31,3 +31,7 @@ class TextError(MinibertError):
 
 class DataError(MinibertError):
     """A file of texts or vectors that cannot be read or written as asked."""
+
+
+class ParityError(MinibertError):
+    """A trace, pack or comparison that cannot be made as asked."""

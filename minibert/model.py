@@ -84,18 +84,29 @@ def explicit_attention(
     much of that token's value v it takes.  `set_attention(model, explicit_attention)` makes a
     model run this form.
     """
-    q, k, v = q.transpose(-3, -2), k.transpose(-3, -2), v.transpose(-3, -2)  # heads before tokens
+    probabilities = attention_probabilities(attention_scores(q, k), layout)
+    context = F.dropout(probabilities, dropout) @ v.transpose(-3, -2)
+    return context.transpose(-3, -2)  # (*tokens, heads, head_dim)
+
+
+def attention_scores(
+    q: Float[Tensor, "*tokens heads head_dim"], k: Float[Tensor, "*tokens heads head_dim"]
+) -> Float[Tensor, "*batch heads queries keys"]:
+    """q kᵀ / √head_dim: how much each token asks of each other one."""
+    q, k = q.transpose(-3, -2), k.transpose(-3, -2)  # heads before tokens
     # Dot products of head_dim terms grow like √head_dim; undone, so that softmax is not saturated.
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (…, heads, queries, keys)
-    hidden_keys = None if (visible := layout.visible()) is None else ~visible
-    if hidden_keys is not None:
-        scores = scores.masked_fill(hidden_keys, -math.inf)
-    probabilities = scores.softmax(dim=-1)  # each query's sum to 1
-    if hidden_keys is not None:
-        # A query without any visible key had only -inf, and softmax made it NaN: it takes nothing.
-        probabilities = probabilities.masked_fill(hidden_keys, 0.0)
-    probabilities = F.dropout(probabilities, dropout)
-    return (probabilities @ v).transpose(-3, -2)  # (*tokens, heads, head_dim)
+    return q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+
+
+def attention_probabilities(
+    scores: Float[Tensor, "*batch heads queries keys"], layout: Layout
+) -> Float[Tensor, "*batch heads queries keys"]:
+    """softmax over the keys that a query may see; what it may not see gets exactly 0."""
+    if (visible := layout.visible()) is None:
+        return scores.softmax(dim=-1)  # each query's sum to 1
+    probabilities = scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
+    # A query without any visible key had only -inf, and softmax made it NaN: it takes nothing.
+    return probabilities.masked_fill(~visible, 0.0)
 
 
 class SelfAttention(nn.Module):
