@@ -23,6 +23,11 @@ _HOME = {
     "Tokenizer": "tokenizer",
     "Embedder": "embed",
     "trace": "parity.trace",
+    "record": "parity.recording",
+    "capture": "parity.recording",
+    "compare": "parity.compare",
+    "read_pack": "parity.pack",
+    "write_pack": "parity.pack",
     "MinibertError": "errors",
 }
 
@@ -46,6 +51,11 @@ if TYPE_CHECKING:
     from minibert.model import BertModel as BertModel
     from minibert.model import explicit_attention as explicit_attention
     from minibert.model import set_attention as set_attention
+    from minibert.parity.compare import compare as compare
+    from minibert.parity.pack import read_pack as read_pack
+    from minibert.parity.pack import write_pack as write_pack
+    from minibert.parity.recording import capture as capture
+    from minibert.parity.recording import record as record
     from minibert.parity.trace import trace as trace
     from minibert.tokenizer import Tokenizer as Tokenizer
 
