@@ -59,6 +59,9 @@ def test_a_room_imports_only_rooms_before_it(path: Path) -> None:
 @pytest.mark.parametrize("path", rooms(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_package_imports_no_extra_and_no_pickle(path: Path) -> None:
     tops = {name.split(".")[0] for name in imported(path)}
+    if path.name == "reference.py":  # records from transformers, where that is asked for
+        assert "\nimport transformers" not in path.read_text(encoding="utf-8")
+        tops.discard("transformers")
     assert not tops & (EXTRAS | {"pickle", "cloudpickle", "joblib", "shelve", "marshal", "dill"})
     source = path.read_text(encoding="utf-8")
     assert "torch.load" not in source

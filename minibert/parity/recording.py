@@ -4,8 +4,9 @@ import copy
 import hashlib
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -206,13 +207,20 @@ def digests(model: nn.Module) -> dict[str, str]:
     encoder = encoder_of(model)
     if not isinstance(model, Pretrained):
         return {}
-    state = {name: t.detach().float().cpu() for name, t in encoder.state_dict().items()}
-    heads = {n: t.detach().float().cpu() for n, t in model.state_dict().items() if "bert." not in n}
+    state = dict(encoder.state_dict())
+    heads = {name: t for name, t in model.state_dict().items() if not name.startswith("bert.")}
     if model is encoder:
         heads = {}
+    return digests_of(to_disk(state | heads))
+
+
+def digests_of(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """SHA-256 of tensors in float32, by name."""
     return {
-        name: hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
-        for name, tensor in sorted(to_disk(state | heads).items())
+        name: hashlib.sha256(
+            tensor.detach().float().cpu().contiguous().numpy().tobytes()
+        ).hexdigest()
+        for name, tensor in sorted(tensors.items())
     }
 
 
@@ -236,45 +244,48 @@ def capture(module: nn.Module, names: Mapping[str, str]) -> Iterator[Recording]:
 
     Args:
         module: the network.
-        names: from a module's name, as in `named_modules`, to the stage that it gives.  With
-            ":input" behind the name it is the module's input; of several outputs it is the first.
+        names: from a module's name, as in `named_modules`, to the stage that it gives.  Behind the
+            name, ":input" takes what goes into the module, ":1" the second of several outputs.
 
-    Raises: ParityError for a name that the network has no module of.
+    Raises: ParityError for a name that the network has no module of, or what is no tensor.
     """
     modules = dict(module.named_modules())
     recording = Recording({}, origin=type(module).__name__)
-    handles = []
-
-    def keep(stage: str, value: Any) -> None:
-        while isinstance(value, tuple | list):
-            value = value[0]
-        if not isinstance(value, Tensor):
-            raise ParityError(f"{stage} is {type(value).__name__}, expected a tensor")
-        recording.stages[stage] = value.detach().cpu().clone()
-        recording.dropout |= any(
-            part.training and part.p > 0
-            for part in modules.values()
-            if isinstance(part, nn.Dropout)
-        )
-
-    for name, stage in names.items():
-        path, _, side = name.partition(":")
-        if path not in modules or side not in ("", "input", "output"):
-            raise ParityError(
-                f"{type(module).__name__} has no module {name!r}, expected a name of "
-                "named_modules(), with ':input' behind it for what goes into it"
+    dropouts = [part for part in modules.values() if isinstance(part, nn.Dropout)]
+    with ExitStack() as stack:
+        for name, stage in names.items():
+            path, _, part = name.partition(":")
+            if path not in modules or not (part in ("", "input") or part.isdecimal()):
+                raise ParityError(
+                    f"{type(module).__name__} has no module {name!r}, expected a name of "
+                    "named_modules(), with ':input' behind it for what goes into it"
+                )
+            keep = partial(
+                _keep, recording, dropouts, stage, int(part or 0) if part != "input" else 0
             )
-        if side == "input":
-            handle = modules[path].register_forward_pre_hook(
-                lambda _, inputs, stage=stage: keep(stage, inputs)
-            )
-        else:
-            handle = modules[path].register_forward_hook(
-                lambda _, inputs, out, stage=stage: keep(stage, out)
-            )
-        handles.append(handle)
-    try:
+            if part == "input":
+                handle = modules[path].register_forward_pre_hook(keep)
+            else:
+                handle = modules[path].register_forward_hook(keep)
+            stack.callback(handle.remove)
         yield recording
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def _keep(
+    recording: Recording,
+    dropouts: Sequence[nn.Dropout],
+    stage: str,
+    index: int,
+    module: nn.Module,
+    *values: Any,
+) -> None:
+    """Note a module's input (given alone) or its output (given behind it)."""
+    value = values[-1]
+    if isinstance(value, tuple | list):
+        value = value[index] if index < len(value) else None
+    if not isinstance(value, Tensor):
+        raise ParityError(
+            f"{type(module).__name__} gives {type(value).__name__} for {stage}, expected a tensor"
+        )
+    recording.stages[stage] = value.detach().cpu().clone()
+    recording.dropout |= any(dropout.training and dropout.p > 0 for dropout in dropouts)

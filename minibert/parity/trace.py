@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, cast
 
 import torch.nn.functional as F
@@ -14,7 +15,6 @@ from minibert.layout import Layout
 from minibert.model import (
     AttentionFunction,
     Layer,
-    SelfAttention,
     attention_probabilities,
     attention_scores,
 )
@@ -96,7 +96,8 @@ class trace(Mapping[str, Tensor]):  # noqa: N801 - used like a function
         self._output("embeddings.norm", embeddings.norm)
         for i, layer in enumerate(cast(Iterable[Layer], encoder.layers)):
             at = f"layers.{i}."
-            self._replace(layer.attention, "attend", self._attend(at, layer.attention))
+            attend = partial(self._attend, at, layer.attention.attend)
+            self._replace(layer.attention, "attend", attend)
             self._output(f"{at}attention_output", layer.attention.output)
             self._output(f"{at}attention_norm", layer.attention_norm)
             self._output(f"{at}pre_activation", layer.feed_forward.up)
@@ -108,7 +109,7 @@ class trace(Mapping[str, Tensor]):  # noqa: N801 - used like a function
         if isinstance(predictions := getattr(self._model, "predictions", None), Predictions):
             self._output("predictions.transform", predictions.norm)
         if outputs := [stage.name for stage in output_stages(self._model)]:
-            self._on(self._model.register_forward_hook(self._end(outputs)))
+            self._on(self._model.register_forward_hook(partial(self._end, outputs)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,40 +135,45 @@ class trace(Mapping[str, Tensor]):  # noqa: N801 - used like a function
         self._shape = tuple(inputs[0].shape)
 
     def _output(self, name: str, module: nn.Module) -> None:
-        def hook(module: nn.Module, inputs: Any, out: Tensor) -> Tensor:
-            # Positions are computed once for all rows; here each row gets its own.
-            return self._at(name, out.expand(*self._shape, -1) if "position" in name else out)
-
-        self._on(module.register_forward_hook(hook))
+        self._on(module.register_forward_hook(partial(self._after, name)))
 
     def _input(self, name: str, module: nn.Module) -> None:
-        self._on(module.register_forward_pre_hook(lambda _, inputs: (self._at(name, inputs[0]),)))
+        self._on(module.register_forward_pre_hook(partial(self._before, name)))
 
-    def _end(self, names: list[str]) -> Callable[..., Any]:
-        def hook(module: nn.Module, inputs: Any, out: Any) -> Any:
-            return out._replace(**{name: self._at(name, getattr(out, name)) for name in names})
+    def _after(self, name: str, module: nn.Module, inputs: Any, out: Tensor) -> Tensor:
+        # Positions are computed once for all rows; here each row gets its own.
+        return self._at(name, out.expand(*self._shape, -1) if "position" in name else out)
 
-        return hook
+    def _before(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (self._at(name, inputs[0]),)
 
-    def _attend(self, at: str, module: SelfAttention) -> AttentionFunction:
-        fused = module.attend
-        scores_name, probabilities_name = f"{at}scores", f"{at}probabilities"
+    def _end(self, names: list[str], module: nn.Module, inputs: Any, out: Any) -> Any:
+        return out._replace(**{name: self._at(name, getattr(out, name)) for name in names})
 
-        def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float) -> Tensor:
-            q, k, v = self._at(f"{at}q", q), self._at(f"{at}k", k), self._at(f"{at}v", v)
-            patched = self._patches.keys() & {scores_name, probabilities_name}
-            if patched or self._wanted & {scores_name, probabilities_name}:
-                scores = self._at(scores_name, attention_scores(q, k))
-                probabilities = attention_probabilities(scores, layout)
-                probabilities = self._at(probabilities_name, probabilities)
-            if patched:
-                kept = F.dropout(probabilities, dropout)
-                context = (kept @ v.transpose(-3, -2)).transpose(-3, -2)
-            else:
-                context = fused(q, k, v, layout, dropout)
-            return self._at(f"{at}context", context)
-
-        return attend
+    def _attend(
+        self,
+        at: str,
+        fused: AttentionFunction,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        layout: Layout,
+        dropout: float,
+    ) -> Tensor:
+        """What `fused` computes, seen and changed on the way."""
+        q, k, v = self._at(f"{at}q", q), self._at(f"{at}k", k), self._at(f"{at}v", v)
+        open_names = {f"{at}scores", f"{at}probabilities"}
+        patched = bool(self._patches.keys() & open_names)
+        if patched or self._wanted & open_names:
+            scores = self._at(f"{at}scores", attention_scores(q, k))
+            probabilities = attention_probabilities(scores, layout)
+            probabilities = self._at(f"{at}probabilities", probabilities)
+        if patched:
+            kept = F.dropout(probabilities, dropout)
+            context = (kept @ v.transpose(-3, -2)).transpose(-3, -2)
+        else:
+            context = fused(q, k, v, layout, dropout)
+        return self._at(f"{at}context", context)
 
     def _replace(self, module: nn.Module, name: str, value: object) -> None:
         before = getattr(module, name)

@@ -1,0 +1,107 @@
+"""Recording from `transformers`, where it is installed: the reference that others are held to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minibert.checkpoint import DTYPES
+from minibert.config import BertConfig
+from minibert.errors import ParityError
+from minibert.parity.recording import (
+    Recording,
+    attended_error,
+    capture,
+    digests_of,
+    versions,
+)
+
+_OUTSIDE = {
+    "embeddings.word_embeddings": "embeddings.token",
+    "embeddings.token_type_embeddings": "embeddings.token_type",
+    "embeddings.position_embeddings": "embeddings.position",
+    "embeddings.LayerNorm:input": "embeddings.sum",
+    "embeddings.LayerNorm": "embeddings.norm",
+    "pooler": "pooler",
+}
+_LAYER = {
+    "attention.self.query": "q",
+    "attention.self.key": "k",
+    "attention.self.value": "v",
+    "attention.self:1": "probabilities",
+    "attention.output.dense:input": "context",
+    "attention.output.dense": "attention_output",
+    "attention.output.LayerNorm": "attention_norm",
+    "intermediate.dense": "pre_activation",
+    "intermediate": "activation",
+    "output.dense": "feed_forward_output",
+    "output.LayerNorm": "feed_forward_norm",
+}
+
+
+def record_transformers(
+    folder: Path, inputs: Mapping[str, Tensor], *, dtype: str = "float32", noise: bool = True
+) -> Recording:
+    """The stages of `transformers.BertModel` on a batch; all but the scores, which it keeps.
+
+    Args:
+        folder: the checkpoint.
+        inputs: `input_ids`, and where needed `attention_mask`, `token_type_ids`.
+        dtype: what it computes in.
+        noise: also measure its errors in float32 and bfloat16 against its own float64.
+
+    Raises: ParityError where `transformers` is not installed.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise ParityError(
+            "transformers is not installed, expected it for --with transformers: pip install "
+            "'minibert[reference]', or record --with minibert"
+        ) from None
+    config = BertConfig.from_file(folder / "config.json")
+
+    def run(name: str) -> tuple[Recording, nn.Module]:
+        model: Any = transformers.BertModel.from_pretrained(
+            folder, dtype=DTYPES[name], attn_implementation="eager"
+        ).eval()
+        names = {k: v for k, v in _OUTSIDE.items() if k != "pooler" or model.pooler is not None}
+        for i in range(config.num_hidden_layers):
+            names |= {f"encoder.layer.{i}.{k}": f"layers.{i}.{v}" for k, v in _LAYER.items()}
+        with torch.no_grad(), capture(model, names) as recording:
+            model(**inputs)
+        return recording, model
+
+    recording, model = run(dtype)
+    shape = (*inputs["input_ids"].shape, config.num_attention_heads, config.head_dim)
+    for name, tensor in recording.stages.items():
+        if name.rsplit(".", 1)[-1] in ("q", "k", "v", "context"):
+            recording.stages[name] = tensor.reshape(shape)
+        elif name == "embeddings.position":
+            recording.stages[name] = tensor.expand(*shape[:2], -1).contiguous()
+    recording.inputs = dict(inputs)
+    recording.origin = f"transformers {transformers.__version__}"
+    recording.config = config.to_dict()
+    recording.parameters = digests_of(
+        {n: t for n, t in model.state_dict().items() if t.is_floating_point()}
+    )
+    recording.versions = versions() | {"transformers": transformers.__version__}
+    if noise:
+        best, _ = run("float64")
+        for name in ("float32", "bfloat16"):
+            found, _ = run(name)
+            recording.noise[name] = {
+                stage: float(
+                    attended_error(
+                        stage,
+                        tensor.reshape(recording.stages[stage].shape),
+                        best.stages[stage].reshape(recording.stages[stage].shape),
+                        recording.mask,
+                    ).max()
+                )
+                for stage, tensor in found.stages.items()
+                if stage != "embeddings.position"
+            }
+    return recording
