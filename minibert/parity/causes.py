@@ -636,7 +636,9 @@ def signs(got: Tensor, expected: Tensor, limit: float) -> str | None:
     if not got.isfinite().all():
         return "NaN or infinity: overflow, or a row with nothing to attend to"
     for dtype in (torch.float16, torch.bfloat16):
-        if _near(got, expected.to(dtype).to(expected.dtype), limit):
+        fits = torch.equal(got.to(dtype).to(got.dtype), got)
+        near = error.abs() <= torch.finfo(dtype).eps * expected.abs() + limit
+        if fits and near.all():
             return f"rounded to {str(dtype).removeprefix('torch.')}: compute it in float32"
     if _is_dropout(got, expected):
         return "dropout left on: entries are 0, the others scaled up; call eval()"
