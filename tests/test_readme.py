@@ -69,6 +69,9 @@ def test_command_works_from_any_folder(command: str, tmp_path: Path) -> None:
     lines = ["A cat sleeps on the sofa.", "The bridge is closed.", "Dogs bark.", "A query, really."]
     for name in ("texts.txt", "docs.txt"):
         (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if "compare" in command:  # what the line above it in the README records
+        recorded = next(c for c in COMMANDS if c.startswith("minibert parity record"))
+        assert run(sys.executable, "-m", *shlex.split(recorded), cwd=tmp_path).returncode == 0
     result = run(sys.executable, "-m", *shlex.split(command), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() or (tmp_path / "v.npy").exists()
