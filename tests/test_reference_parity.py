@@ -27,8 +27,8 @@ def recorded(model: BertModel, batch: Batch, folder: Path, dtype: str) -> Record
     return record_transformers(folder, inputs, dtype=dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-@settings(max_examples=20)
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+@settings(max_examples=52)  # 208 configurations in all
 @given(case=networks())
 def test_our_stages_are_those_of_transformers(
     dtype: str, case: tuple[BertModel, Batch], tmp_path_factory: pytest.TempPathFactory
