@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from minibert import (
 from minibert.checkpoint import to_disk
 from minibert.errors import ParityError
 from minibert.parity.compare import compare
+from minibert.parity.page import page, write_page
 from minibert.parity.recording import Recording, record
 from minibert.parity.result import Comparison
 
@@ -454,6 +456,31 @@ def test_report_names_the_stage_the_cause_and_the_remedy(references: Any) -> Non
     assert json.loads(right.to_json())["equal"] is True
 
 
+def test_page_holds_all_of_it_and_needs_nothing_else(references: Any, tmp_path: Path) -> None:
+    model, reference = references[torch.float32, False]
+    found = record(model, reference.inputs, noise=False)
+    found.stages = the_student(model, reference.inputs, wrong="tanh gelu", at=1)
+    found.origin = "<script>alert(1)</script>"
+    comparison = compare(found, reference, model=model)
+    write_page(comparison, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "First difference: layers.1.activation" in text
+    assert "tanh GELU" in text
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+    assert not re.search(r"(src|href)=|https?://|@import|url[(]", text)
+    data = json.loads(re.search(r"^const data = (.*);$", text, re.MULTILINE)[1])
+    assert list(data["stages"]) == [result.stage for result in comparison.results]
+    assert data["faults"] == ["layers.1.activation"]
+    assert data["attended"] == reference.mask.tolist()
+    cells = torch.tensor(data["stages"]["layers.1.activation"])
+    assert cells.shape == reference.mask.shape
+    assert cells[reference.mask].min() > 1  # more than ten times the noise at every token
+    assert "Equal at every stage" in page(compare(model, reference))
+    with pytest.raises(ParityError, match="cannot be written"):
+        write_page(comparison, tmp_path / "no" / "page.html")
+
+
 # ---- the command line
 
 
@@ -480,7 +507,9 @@ def test_config_with_the_other_gelu_is_found_out(
     values = json.loads((minilm / "config.json").read_text()) | {"hidden_act": "gelu_new"}
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_text(json.dumps(values))
-    assert cli.main(["parity", "compare", str(tmp_path), str(minilm_pack)]) == 1
+    options = ["--html", str(tmp_path / "page.html")]
+    assert cli.main(["parity", "compare", str(tmp_path), str(minilm_pack), *options]) == 1
+    assert "[CLS]" in (tmp_path / "page.html").read_text(encoding="utf-8")
     said = capsys.readouterr().out
     assert "config.json differs: hidden_act is 'gelu_new', the reference's 'gelu'" in said
     assert "first: layers.0.activation\n" in said

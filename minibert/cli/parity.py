@@ -156,6 +156,7 @@ def _pairs(path: Path) -> list[tuple[str, str | None]]:
     help="What a candidate folder is computed in; the reference's when not given.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--html", type=click.Path(dir_okay=False), help="Also a page, with a map by token.")
 @click.pass_context
 def compare(
     context: click.Context,
@@ -165,6 +166,7 @@ def compare(
     mapping: str | None,
     dtype: str | None,
     as_json: bool,
+    html: str | None,
 ) -> None:
     """Compare CANDIDATE with REFERENCE, stage by stage; exit with 1 where they differ.
 
@@ -174,6 +176,10 @@ def compare(
     from minibert.parity.compare import compare as run
 
     found = run(candidate, reference, model=model, mapping=mapping, dtype=dtype)
+    if html is not None:
+        from minibert.parity.page import write_page
+
+        write_page(found, html)
     click.echo(found.to_json() if as_json else str(found))
     context.exit(0 if found.equal else 1)
 

@@ -55,6 +55,7 @@ class Judge:
             missing=[s.name for s in self.stages if s.name not in self.given],
             tokens=self.reference.texts,
             errors=errors,
+            attended=self.mask,
         )
 
     def _stages(self) -> list[Stage]:

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 # A stage differs when its error is more than so many times the noise of its dtype.
@@ -69,6 +70,7 @@ class Comparison:
     missing: list[str] = field(default_factory=list)  # stages that the candidate lacks
     tokens: list[list[str]] = field(default_factory=list)
     errors: dict[str, Tensor] = field(default_factory=dict)  # of each token: (batch, seq)
+    attended: Tensor = field(default_factory=lambda: torch.ones(1, 1).bool())  # (batch, seq)
 
     @property
     def equal(self) -> bool:
@@ -121,10 +123,13 @@ class Comparison:
         """The report for a terminal: what differs, first, why, and what to do next."""
         lines = [f"candidate  {self.candidate}", f"reference  {self.reference}", ""]
         lines += [f"note: {note}" for note in self.notes]
-        shown = [result for result in self.results if result.verdict != "equal"]
+        inherits = [result for result in self.results if result.verdict == "inherits"]
+        shown = self.faults or inherits
         lines += _table(shown[:_SHOWN]) if shown else []
         if len(shown) > _SHOWN:
-            lines.append(f"… and {len(shown) - _SHOWN} more that differ or inherit")
+            lines.append(f"… and {len(shown) - _SHOWN} more")
+        if inherits and self.faults:
+            lines.append(f"{len(inherits)} stages inherit an error, and err not by themselves")
         counted = f"{len(self.results)} stages compared in {self.dtype}"
         if self.first is None:
             worst = max(self.results, key=lambda result: result.max_abs / (result.noise or 1))
