@@ -542,6 +542,10 @@ def test_command_refuses_in_one_line(
     said = capsys.readouterr().err
     assert said.startswith(f"minibert: {torn}: cannot be read as safetensors")
     assert said.count("\n") == 1
+    absent = str(tmp_path / "absent.safetensors")
+    assert cli.main(["parity", "compare", str(minilm), absent]) == 2
+    said = capsys.readouterr().err
+    assert said == f"minibert: {absent}: there is no such file, expected a parity pack\n"
     options = ["--model", str(minilm), "--output", str(tmp_path / "x"), "--stages", "nothing"]
     assert cli.main(["parity", "record", *options]) == 2
     assert "no stage of this network is called 'nothing'" in capsys.readouterr().err

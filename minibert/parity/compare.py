@@ -83,7 +83,7 @@ def _reference(
         )
     if isinstance(source, Mapping) or str(source).endswith(".npz"):
         return read_arrays(source), None
-    if Path(source).is_file():
+    if _is_pack(source):
         return read_pack(source), None
     folder = resolve(source)
     network = network_class(folder).from_pretrained(folder, dtype=dtype or "float32")
@@ -111,7 +111,7 @@ def _candidate(
         found = _run(network, reference)
     elif isinstance(source, Mapping) or str(source).endswith(".npz"):
         found = read_arrays(source, mapping)
-    elif Path(source).is_file():
+    elif _is_pack(source):
         found = read_pack(source)
     else:
         folder = resolve(source)
@@ -121,6 +121,12 @@ def _candidate(
         found = _run(network, reference)
         found.origin = f"{source} ({found.origin})"
     return found, network, folder
+
+
+def _is_pack(source: str | Path) -> bool:
+    """Is it a file, or named like one that should be there?"""
+    path = Path(source)
+    return path.is_file() or (path.suffix == ".safetensors" and not path.is_dir())
 
 
 def _run(network: nn.Module, reference: Recording) -> Recording:
