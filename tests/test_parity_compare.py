@@ -385,6 +385,32 @@ def test_other_dtype_is_said_and_judged_by_its_noise(references: Any) -> None:
     ]
 
 
+def test_inputs_that_a_network_cannot_take_are_refused(references: Any) -> None:
+    model, reference = references[torch.float32, False]
+
+    def with_inputs(**changes: Tensor) -> Recording:
+        return replace(reference, inputs=reference.inputs | changes, config=None, parameters={})
+
+    ids, types = reference.inputs["input_ids"], reference.inputs["token_type_ids"]
+    said = "minibert 0.1.0: input_ids hold 60, expected 0 to 59: it was recorded from another"
+    assert said in refusal(model, with_inputs(input_ids=ids + (ids == ids.max())))
+    assert said in refusal(
+        dict(reference.stages), with_inputs(input_ids=ids + (ids == ids.max())), model=model
+    )
+    assert "input_ids hold -1, expected 0 to 59" in refusal(model, with_inputs(input_ids=ids - 1))
+    assert "token_type_ids hold 2" in refusal(model, with_inputs(token_type_ids=types + 1))
+    long = {name: tensor.repeat(1, 2) for name, tensor in reference.inputs.items()}
+    assert "has sequences of 32 tokens, expected at most 24" in refusal(model, with_inputs(**long))
+
+
+def test_foreign_names_of_layers_are_refused(references: Any) -> None:
+    _, reference = references[torch.float32, False]
+    stage = reference.stages["layers.0.q"]
+    for name in ("layers.x.q", "layers.0", "layers.", "layers.99999999999.q", "layers.-1.q"):
+        odd = replace(reference, stages={"layers.0.q": stage, name: stage})
+        assert f"holds {name}, which" in refusal(dict(reference.stages), odd)
+
+
 def test_network_as_reference_is_refused(references: Any) -> None:
     model, _ = references[torch.float32, False]
     assert "expected a recording of it" in refusal(model, model)

@@ -17,6 +17,7 @@ from minibert.parity.judge import Judge, dtype_name
 from minibert.parity.pack import read_arrays, read_pack
 from minibert.parity.recording import TEXTS, Recording, digests, inputs_of, record
 from minibert.parity.result import Comparison
+from minibert.parity.stages import encoder_of
 from minibert.tokenizer import Tokenizer
 from minibert.weights import resolve
 
@@ -65,6 +66,8 @@ def compare(
         notes.append(
             "no weights of the reference at hand: no local errors, no causes; give --model"
         )
+    if network is not None:
+        _check_inputs(network, ours)
     return Judge(theirs, ours, network, notes).comparison()
 
 
@@ -135,7 +138,26 @@ def _run(network: nn.Module, reference: Recording) -> Recording:
         raise ParityError(
             f"{reference.origin}: has no input_ids, expected them, to run the candidate on"
         )
+    _check_inputs(network, reference)
     return record(network, reference.inputs, noise=False)
+
+
+def _check_inputs(network: nn.Module, reference: Recording) -> None:
+    """Refuse inputs that a network cannot take: they were another's."""
+    config = encoder_of(network).config
+    bounds = {"input_ids": config.vocab_size, "token_type_ids": config.type_vocab_size}
+    for name, tensor in reference.inputs.items():
+        if tensor.shape[1] > config.max_position_embeddings:
+            raise ParityError(
+                f"{reference.origin}: has sequences of {tensor.shape[1]} tokens, expected at most "
+                f"{config.max_position_embeddings}, the network's positions"
+            )
+        low, high = int(tensor.min()), int(tensor.max())
+        if name in bounds and not 0 <= low <= high < bounds[name]:
+            raise ParityError(
+                f"{reference.origin}: {name} hold {low if low < 0 else high}, expected 0 to "
+                f"{bounds[name] - 1}: it was recorded from another network"
+            )
 
 
 def network_class(folder: Path) -> type[Pretrained]:

@@ -1,6 +1,7 @@
 """The work of a comparison: errors, noise, each stage by itself, and what explains it."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -60,7 +61,8 @@ class Judge:
 
     def _stages(self) -> list[Stage]:
         """The stages of the reference, in order."""
-        layers = [int(n.split(".")[1]) for n in self.reference.stages if n.startswith("layers.")]
+        numbers = (re.match(r"layers\.(\d{1,4})\.", name) for name in self.reference.stages)
+        layers = [int(number[1]) for number in numbers if number]
         table = [*EMBEDDINGS, *layer_stages(max([-1, *layers]) + 1), POOLER, TRANSFORM, *OUTPUTS]
         known = {stage.name for stage in table}
         for recording in (self.reference, self.candidate):
