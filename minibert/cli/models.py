@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import minibert.vectors
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
+DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])  # those of `checkpoint`
 
 LongText = Literal["truncate", "windows", "error"]  # that of `embed`, which is slow to import
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -108,7 +109,7 @@ def model_options(command: _Command) -> _Command:
         ),
         click.option(
             "--dtype",
-            type=click.Choice(["float32", "bfloat16", "float16", "float64"]),
+            type=DTYPE,
             default="float32",
             show_default=True,
             help="Of the computation.",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from minibert.cli.models import DTYPE
 from minibert.cli.parity_tokenizer import tokenizer
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def parity() -> None:
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16", "float64"]),
+    type=DTYPE,
     default="float32",
     show_default=True,
     help="Of the computation.",
@@ -118,9 +119,7 @@ def _record(
         found.stages = {stage: found.stages[stage][..., ::every] for stage in chosen}
         found.steps = dict.fromkeys(chosen, every) if every > 1 else {}
     found.model_name = name
-    found.texts = [
-        [tokens.id_to_token(i) or "" for i in row] for row in inputs["input_ids"].tolist()
-    ]
+    found.texts = recordings.token_texts(inputs, tokens)
     return found
 
 
@@ -152,7 +151,7 @@ def _pairs(path: Path) -> list[tuple[str, str | None]]:
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16", "float64"]),
+    type=DTYPE,
     help="What a candidate folder is computed in; the reference's when not given.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")

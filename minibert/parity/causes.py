@@ -241,8 +241,7 @@ def _mean(s: Scope, mask: Tensor) -> Tensor:
 
 def _pooled(vector: Rule, *, dense: bool = True, tanh: bool = True) -> Rule:
     def rule(s: Scope) -> Tensor:
-        assert s.encoder.pooler is not None
-        found = s.encoder.pooler.dense(vector(s)) if dense else vector(s)
+        found = _dense(s)(vector(s)) if dense else vector(s)
         return found.tanh() if tanh else found
 
     return rule

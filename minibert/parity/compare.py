@@ -15,7 +15,14 @@ from minibert.errors import MinibertError, ParityError
 from minibert.model import BertModel
 from minibert.parity.judge import Judge, dtype_name
 from minibert.parity.pack import read_arrays, read_pack
-from minibert.parity.recording import TEXTS, Recording, digests, inputs_of, record
+from minibert.parity.recording import (
+    TEXTS,
+    Recording,
+    digests,
+    inputs_of,
+    record,
+    token_texts,
+)
 from minibert.parity.result import Comparison
 from minibert.parity.stages import encoder_of
 from minibert.tokenizer import Tokenizer
@@ -66,7 +73,7 @@ def compare(
         notes.append(
             "no weights of the reference at hand: no local errors, no causes; give --model"
         )
-    if network is not None:
+    else:
         _check_inputs(network, ours)
     return Judge(theirs, ours, network, notes).comparison()
 
@@ -94,9 +101,7 @@ def _reference(
     inputs = inputs_of(texts, tokenizer, network.config.max_position_embeddings)
     recording = record(network, inputs)
     recording.origin, recording.model_name = f"{source} ({recording.origin})", str(source)
-    recording.texts = [
-        [tokenizer.id_to_token(i) or "" for i in row] for row in inputs["input_ids"].tolist()
-    ]
+    recording.texts = token_texts(inputs, tokenizer)
     return recording, network
 
 
@@ -118,7 +123,7 @@ def _candidate(
         found = read_pack(source)
     else:
         folder = resolve(source)
-        name = dtype or str(reference.dtype).removeprefix("torch.")
+        name = dtype or dtype_name(reference.dtype)
         _same_network(BertConfig.from_file(folder / "config.json"), reference, str(source))
         network = _class(reference.network).from_pretrained(folder, dtype=name)
         found = _run(network, reference)

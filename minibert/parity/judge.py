@@ -1,11 +1,9 @@
 """The work of a comparison: errors, noise, each stage by itself, and what explains it."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +11,18 @@ from torch import Tensor, nn
 from minibert.errors import ParityError
 from minibert.parity.causes import VARIANTS, signs
 from minibert.parity.pack import shaped
-from minibert.parity.recording import Recording, attended, exact, noise_of, run
+from minibert.parity.recording import Recording, attended, distance, exact, noise_of, run
 from minibert.parity.replay import RULES, Replay
 from minibert.parity.result import FACTOR, Cause, Comparison, StageResult
-from minibert.parity.stages import EMBEDDINGS, OUTPUTS, POOLER, TRANSFORM, Stage, layer_stages
+from minibert.parity.stages import (
+    EMBEDDINGS,
+    OUTPUTS,
+    POOLER,
+    TRANSFORM,
+    Stage,
+    layer_stages,
+    parts_of,
+)
 
 # Rows of the batch on which causes are looked for; the one found is then held against all.
 _SEARCH_ROWS = 4
@@ -61,9 +67,9 @@ class Judge:
 
     def _stages(self) -> list[Stage]:
         """The stages of the reference, in order."""
-        numbers = (re.match(r"layers\.(\d{1,4})\.", name) for name in self.reference.stages)
-        layers = [int(number[1]) for number in numbers if number]
-        table = [*EMBEDDINGS, *layer_stages(max([-1, *layers]) + 1), POOLER, TRANSFORM, *OUTPUTS]
+        layers = [parts_of(name)[0] for name in self.reference.stages]
+        count = 1 + max((layer for layer in layers if layer is not None), default=-1)
+        table = [*EMBEDDINGS, *layer_stages(count), POOLER, TRANSFORM, *OUTPUTS]
         known = {stage.name for stage in table}
         for recording in (self.reference, self.candidate):
             unknown = [name for name in recording.stages if name not in known]
@@ -132,7 +138,7 @@ class Judge:
         name = stage.name
         got, expected = self.given[name].double(), self.reference.stages[name].double()
         where = attended(name, tuple(expected.shape), self.mask)
-        error = _distance(got, expected)
+        error = distance(got, expected)
         scale = _largest(expected[where])
         eps = torch.finfo(self.dtype).eps
         noise = max(self._noise.get(name, 8 * eps * scale), eps * scale)
@@ -154,22 +160,21 @@ class Judge:
         by_token = _by_token(error.masked_fill(~where, 0.0), self.mask, name)
         return result, by_token
 
-    def _replay(self, recorded: Mapping[str, Tensor], **changes: Any) -> Replay:
+    def _replay(self, recorded: Mapping[str, Tensor]) -> Replay:
         assert self._double is not None
-        return Replay(self._double, self.reference.inputs, recorded, **changes)
+        return Replay(self._double, self.reference.inputs, recorded)
 
     def _sliced(self, name: str, tensor: Tensor) -> Tensor:
         return tensor[..., :: self.reference.steps.get(name, 1)]
 
     def _local(self, name: str, got: Tensor, where: Tensor) -> tuple[float, float, tuple[str, ...]]:
         """The stage's own error, what rounding makes of it, and which stages it spans."""
-        others = {n: t for n, t in self._whole.items() if n != name}
-        replay = self._replay(others)
+        replay = self._replay(self._whole)
         ours = self._sliced(name, replay.again(name))
-        error = _largest(_distance(got, ours)[where])
-        same = {n: t for n, t in self._own.items() if n in others}
+        error = _largest(distance(got, ours)[where])
+        same = {n: t for n, t in self._own.items() if n in self._whole}
         again = self._sliced(name, self._replay(same).again(name))
-        noise = _largest(_distance(self._sliced(name, self._own[name]).double(), again)[where])
+        noise = _largest(distance(self._sliced(name, self._own[name]).double(), again)[where])
         scale, normal = _largest(ours[where]), _largest(again[where])
         larger = max(1.0, scale / normal) if normal and math.isfinite(scale) else 1.0
         eps = torch.finfo(self.dtype).eps
@@ -186,7 +191,7 @@ class Judge:
         explained = []
         for result in results:
             if result.faulty:
-                kind = _kind(result.stage)
+                _, kind = parts_of(result.stage)
                 cause, index = self._cause(result, known.get(kind))
                 if index is not None:
                     known[kind] = index
@@ -197,15 +202,14 @@ class Judge:
     def _cause(self, result: StageResult, likely: int | None) -> tuple[Cause | None, int | None]:
         """What explains a stage's own error: a known variant, or what the figures show."""
         name, limit = result.stage, FACTOR * (result.local_noise or 0.0)
-        others = {n: t for n, t in self._whole.items() if n != name}
-        kinds = {_kind(n) for n in (*result.between, name)}
+        kinds = {parts_of(n)[1] for n in (*result.between, name)}
         rows = self._search_rows(name)
         tried: list[tuple[float, int]] = []
         order = [i for i, v in enumerate(VARIANTS) if kinds & v.changes.keys()]
         if likely in order:
             order.insert(0, order.pop(order.index(likely)))
         for index in order:
-            residual = self._residual(name, others, index, rows)
+            residual = self._residual(name, index, rows)
             if residual <= limit and index == likely:
                 tried = [(residual, index)]
                 break
@@ -215,21 +219,17 @@ class Judge:
             best = explaining[0][0]
             near = [i for residual, i in explaining if residual <= max(2 * best, limit / 10)]
             # Those that agree at attended positions may not at padding.
-            index = min(
-                near, key=lambda i: (self._residual(name, others, i, rows, padding=True), i)
-            )
-            whole = self._residual(name, others, index, None)
+            index = min(near, key=lambda i: (self._residual(name, i, rows, padding=True), i))
+            whole = self._residual(name, index, None)
             if whole <= limit:
                 variant = VARIANTS[index]
                 return Cause(variant.name, variant.advice, whole, True), index
-        return self._signs(result, others, limit), None
+        return self._signs(result, limit), None
 
-    def _signs(
-        self, result: StageResult, others: Mapping[str, Tensor], limit: float
-    ) -> Cause | None:
+    def _signs(self, result: StageResult, limit: float) -> Cause | None:
         """What the figures of a stage show by themselves."""
         name = result.stage
-        replay = self._replay(others)
+        replay = self._replay(self._whole)
         ours = self._sliced(name, replay.again(name))
         where = attended(name, tuple(ours.shape), self.mask)
         width = ours.shape[-1]
@@ -249,45 +249,35 @@ class Judge:
     def _residual(
         self,
         name: str,
-        others: Mapping[str, Tensor],
         index: int,
         rows: Tensor | None,
         *,
         padding: bool = False,
     ) -> float:
         """What is left of a stage's error when a variant's mistake is made here too."""
-        inputs, given, mask = self.reference.inputs, self.given[name].double(), self.mask
+        inputs, recorded = self.reference.inputs, self._whole
+        given, mask = self.given[name].double(), self.mask
         if rows is not None:
             inputs = {n: t[rows] for n, t in inputs.items()}
-            others = {n: t[rows] for n, t in others.items()}
+            recorded = {n: t[rows] for n, t in recorded.items()}
             given, mask = given[rows], mask[rows]
         rules = {**RULES, **VARIANTS[index].changes}
         assert self._double is not None
-        found = self._sliced(name, Replay(self._double, inputs, others, rules).again(name))
+        found = self._sliced(name, Replay(self._double, inputs, recorded, rules).again(name))
         where = attended(name, tuple(given.shape), mask | padding)
-        return _largest(_distance(found, given)[where])
+        return _largest(distance(found, given)[where])
 
     def _search_rows(self, name: str) -> Tensor:
         """A few rows to look for causes on: those with the largest errors, and the most padding."""
-        error = _distance(self.given[name].double(), self.reference.stages[name].double())
+        error = distance(self.given[name].double(), self.reference.stages[name].double())
         by_row = error.flatten(1).amax(1) if error.ndim > 1 else error
         padded = (~self.mask).sum(1).double()
         first = by_row.topk(min(_SEARCH_ROWS - 1, len(by_row))).indices
         return torch.tensor(sorted({*first.tolist(), int(padded.argmax())}))
 
 
-def _kind(name: str) -> str:
-    return name.split(".", 2)[2] if name.startswith("layers.") else name
-
-
 def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _distance(got: Tensor, expected: Tensor) -> Tensor:
-    error = (got - expected).abs()
-    error = error.masked_fill(got.isinf() & (got == expected), 0.0)
-    return error.nan_to_num(nan=math.inf, posinf=math.inf)
 
 
 def _largest(values: Tensor) -> float:

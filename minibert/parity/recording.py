@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import minibert
-from minibert.checkpoint import DTYPES, Pretrained, to_disk
+from minibert.checkpoint import DTYPES, to_disk
 from minibert.errors import ParityError
 from minibert.heads import BertForMultipleChoice
 from minibert.parity.stages import encoder_of, select, stages_of
@@ -107,6 +107,12 @@ def inputs_of(
     return tokenizer.pad(encodings)
 
 
+def token_texts(inputs: Mapping[str, Tensor], tokenizer: Tokenizer) -> list[list[str]]:
+    """The tokens of a batch as they are spelled, for people to read."""
+    rows = inputs["input_ids"].tolist()
+    return [[tokenizer.id_to_token(i) or "" for i in row] for row in rows]
+
+
 def exact(model: nn.Module) -> nn.Module:
     """A copy of the network in float64, in evaluation mode."""
     return copy.deepcopy(model).double().eval()
@@ -181,10 +187,15 @@ def noise_of(
 
 
 def attended_error(name: str, got: Tensor, expected: Tensor, mask: Tensor) -> Tensor:
-    """The differences at attended positions, flat and in float64; NaN counts as infinite."""
-    error = (got.double() - expected.double()).abs().nan_to_num(nan=torch.inf, posinf=torch.inf)
-    same = got.isinf() & (got == expected)
-    return error.masked_fill(same, 0.0)[attended(name, tuple(error.shape), mask)]
+    """The distances at attended positions, flat."""
+    return distance(got, expected)[attended(name, tuple(got.shape), mask)]
+
+
+def distance(got: Tensor, expected: Tensor) -> Tensor:
+    """How far each entry is off, in float64; NaN counts as infinite, equal infinities as 0."""
+    error = (got.double() - expected.double()).abs()
+    error = error.masked_fill(got.isinf() & (got == expected), 0.0)
+    return error.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def attended(name: str, shape: tuple[int, ...], mask: Tensor) -> Tensor:
@@ -204,14 +215,8 @@ def attended(name: str, shape: tuple[int, ...], mask: Tensor) -> Tensor:
 
 def digests(model: nn.Module) -> dict[str, str]:
     """SHA-256 of each parameter in float32, under its name in checkpoints, "bert." left out."""
-    encoder = encoder_of(model)
-    if not isinstance(model, Pretrained):
-        return {}
-    state = dict(encoder.state_dict())
-    heads = {name: t for name, t in model.state_dict().items() if not name.startswith("bert.")}
-    if model is encoder:
-        heads = {}
-    return digests_of(to_disk(state | heads))
+    tensors = to_disk(dict(model.state_dict()))
+    return digests_of({name.removeprefix("bert."): tensor for name, tensor in tensors.items()})
 
 
 def digests_of(tensors: Mapping[str, Tensor]) -> dict[str, str]:

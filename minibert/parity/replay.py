@@ -20,7 +20,7 @@ from minibert.heads import (
 )
 from minibert.layout import Padded
 from minibert.model import Layer, attention_probabilities, attention_scores
-from minibert.parity.stages import encoder_of
+from minibert.parity.stages import encoder_of, parts_of
 
 
 class Replay:
@@ -61,7 +61,7 @@ class Replay:
 
     def again(self, name: str) -> Tensor:
         """A stage computed from the last recorded ones before it, though it may be recorded."""
-        layer, kind = _parts(name)
+        layer, kind = parts_of(name)
         with torch.no_grad():
             return self._rules[kind](Scope(self, layer))
 
@@ -187,11 +187,3 @@ RULES: dict[str, Rule] = {
     "start_logits": _span(0),
     "end_logits": _span(1),
 }
-
-
-def _parts(name: str) -> tuple[int | None, str]:
-    """The layer and the kind of a stage."""
-    if name.startswith("layers."):
-        _, index, kind = name.split(".", 2)
-        return int(index), kind
-    return None, name

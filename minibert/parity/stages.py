@@ -5,6 +5,7 @@ A name is the same in traces, packs, comparisons and reports.  `{i}` is a layer'
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -29,12 +30,7 @@ class Stage(NamedTuple):
     @property
     def kind(self) -> str:
         """The name without the layer: "layers.3.scores" is of the kind "scores"."""
-        return self.name.split(".", 2)[2] if self.name.startswith("layers.") else self.name
-
-    @property
-    def layer(self) -> int | None:
-        """The number of its layer; None before and behind the layers."""
-        return int(self.name.split(".")[1]) if self.name.startswith("layers.") else None
+        return parts_of(self.name)[1]
 
 
 _TOKEN = ("batch", "seq", "hidden")
@@ -77,6 +73,12 @@ OUTPUTS = (
     Stage("start_logits", ("batch", "seq"), "question answering: where the answer begins"),
     Stage("end_logits", ("batch", "seq"), "question answering: where it ends"),
 )
+
+
+def parts_of(name: str) -> tuple[int | None, str]:
+    """The layer and the kind of a stage's name; no layer before and behind the layers."""
+    found = re.fullmatch(r"layers\.(\d{1,4})\.(.+)", name)
+    return (int(found[1]), found[2]) if found else (None, name)
 
 
 def encoder_of(model: nn.Module) -> BertModel:
