@@ -19,6 +19,7 @@ import minibert
 from minibert import (
     BertConfig,
     BertForMaskedLM,
+    BertForSequenceClassification,
     BertModel,
     cli,
     explicit_attention,
@@ -460,6 +461,19 @@ def test_decoder_of_masked_lm_is_diagnosed(tied: bool) -> None:
             cause = "decoder tied to the embeddings"
     comparison = compare(wrong, reference, model=model)
     assert [(f.stage, f.cause.name) for f in comparison.faults if f.cause] == [("logits", cause)]
+
+
+def test_logits_behind_a_wrong_pooler_are_not_accused() -> None:
+    model = randomised(BertForSequenceClassification(CONFIG), seed=2).eval()
+    reference = record(model, batch_of())
+    wrong = dict(reference.stages)
+    with torch.no_grad():
+        wrong["pooler"] = wrong["pooler"].atanh()
+        wrong["logits"] = model.classifier(wrong["pooler"])
+    comparison = compare(wrong, reference, model=model)
+    assert [f.stage for f in comparison.faults] == ["pooler"]
+    assert comparison.results[-1].stage == "logits"
+    assert comparison.results[-1].verdict == "inherits"
 
 
 # ---- the report

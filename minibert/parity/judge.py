@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from minibert.errors import ParityError
 from minibert.parity.causes import VARIANTS, signs
 from minibert.parity.pack import shaped
-from minibert.parity.recording import Recording, attended, distance, exact, noise_of, run
+from minibert.parity.recording import Recording, attended, distance, exact, noise_of, run_as
 from minibert.parity.replay import RULES, Replay
 from minibert.parity.result import FACTOR, Cause, Comparison, StageResult
 from minibert.parity.stages import (
@@ -108,18 +108,16 @@ class Judge:
     def _whole(self) -> dict[str, Tensor]:
         """What of the candidate a replay may start from: stages that are there in full."""
         steps = self.reference.steps | self.candidate.steps
-        return {
-            name: tensor
-            for name, tensor in self.given.items()
-            if steps.get(name, 1) == 1 and name != "pooler"
-        }
+        return {name: tensor for name, tensor in self.given.items() if steps.get(name, 1) == 1}
 
     @cached_property
     def _noise(self) -> dict[str, float]:
         """What the dtype alone does to each stage."""
         noise = self.reference.noise
         if not noise and self.network is not None:
-            noise = noise_of(self.network, self.reference, [s.name for s in self.stages])
+            names = [stage.name for stage in self.stages]
+            stages = partial(run_as, self.network, self.reference.inputs, names)
+            noise = noise_of(stages, self.mask)
         name = dtype_name(self.dtype)
         if name in noise:
             return noise[name]
@@ -130,9 +128,8 @@ class Judge:
     def _own(self) -> dict[str, Tensor]:
         """The same stages computed here in the candidate's dtype, to see what rounding does."""
         assert self.network is not None
-        network = exact(self.network).to(self.dtype)
-        names = [s.name for s in self.stages]
-        return run(network, self.reference.inputs, names)
+        names = [stage.name for stage in self.stages]
+        return run_as(self.network, self.reference.inputs, names, dtype_name(self.dtype))
 
     def _result(self, stage: Stage) -> tuple[StageResult, Tensor]:
         name = stage.name

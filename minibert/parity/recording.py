@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -154,7 +154,7 @@ def record(
         versions=versions(),
     )
     if noise:
-        recording.noise = noise_of(model, recording, names)
+        recording.noise = noise_of(partial(run_as, model, inputs, names), recording.mask)
     if step > 1:
         recording.steps = dict.fromkeys(found, step)
         recording.stages = {name: tensor[..., ::step] for name, tensor in found.items()}
@@ -170,25 +170,32 @@ def run(model: nn.Module, inputs: Mapping[str, Tensor], names: Iterable[str]) ->
     return {name: tensor.contiguous() for name, tensor in found.items()}
 
 
+def run_as(
+    model: nn.Module, inputs: Mapping[str, Tensor], names: Iterable[str], dtype: str
+) -> dict[str, Tensor]:
+    """The stages of one call in evaluation mode, computed in the dtype of that name."""
+    return run(copy.deepcopy(model).to(DTYPES[dtype]).eval(), inputs, names)
+
+
 def noise_of(
-    model: nn.Module, recording: Recording, names: Sequence[str]
+    stages: Callable[[str], Mapping[str, Tensor]], mask: Tensor
 ) -> dict[str, dict[str, float]]:
-    """How far each stage is from float64's when the network computes in float32 and bfloat16."""
-    double = exact(model)
-    best = run(double, recording.inputs, names)
-    noise = {}
-    for dtype in ("float32", "bfloat16"):
-        found = run(copy.deepcopy(model).to(DTYPES[dtype]).eval(), recording.inputs, names)
-        noise[dtype] = {
-            name: float(attended_error(name, found[name], best[name], recording.mask).max())
-            for name in names
+    """The largest error of each stage in float32 and in bfloat16 against float64, where attended.
+
+    Args:
+        stages: what a network computes in the dtype of that name.
+        mask: `(batch, seq)`, True where a token is attended.
+    """
+    best = stages("float64")
+    return {
+        dtype: {
+            name: float(
+                distance(tensor, best[name])[attended(name, tuple(tensor.shape), mask)].max()
+            )
+            for name, tensor in stages(dtype).items()
         }
-    return noise
-
-
-def attended_error(name: str, got: Tensor, expected: Tensor, mask: Tensor) -> Tensor:
-    """The distances at attended positions, flat."""
-    return distance(got, expected)[attended(name, tuple(got.shape), mask)]
+        for dtype in ("float32", "bfloat16")
+    }
 
 
 def distance(got: Tensor, expected: Tensor) -> Tensor:

@@ -12,11 +12,12 @@ from minibert.config import BertConfig
 from minibert.errors import ParityError
 from minibert.parity.recording import (
     Recording,
-    attended_error,
     capture,
     digests_of,
+    noise_of,
     versions,
 )
+from minibert.parity.stages import parts_of
 
 _OUTSIDE = {
     "embeddings.word_embeddings": "embeddings.token",
@@ -64,6 +65,7 @@ def record_transformers(
     config = BertConfig.from_file(folder / "config.json")
 
     def run(name: str) -> tuple[Recording, nn.Module]:
+        """What it computes in a dtype, in our shapes."""
         model: Any = transformers.BertModel.from_pretrained(
             folder, dtype=DTYPES[name], attn_implementation="eager"
         ).eval()
@@ -72,15 +74,15 @@ def record_transformers(
             names |= {f"encoder.layer.{i}.{k}": f"layers.{i}.{v}" for k, v in _LAYER.items()}
         with torch.no_grad(), capture(model, names) as recording:
             model(**inputs)
+        shape = (*inputs["input_ids"].shape, config.num_attention_heads, config.head_dim)
+        for stage, tensor in recording.stages.items():
+            if parts_of(stage)[1] in ("q", "k", "v", "context"):
+                recording.stages[stage] = tensor.reshape(shape)
+            elif stage == "embeddings.position":
+                recording.stages[stage] = tensor.expand(*shape[:2], -1).contiguous()
         return recording, model
 
     recording, model = run(dtype)
-    shape = (*inputs["input_ids"].shape, config.num_attention_heads, config.head_dim)
-    for name, tensor in recording.stages.items():
-        if name.rsplit(".", 1)[-1] in ("q", "k", "v", "context"):
-            recording.stages[name] = tensor.reshape(shape)
-        elif name == "embeddings.position":
-            recording.stages[name] = tensor.expand(*shape[:2], -1).contiguous()
     recording.inputs = dict(inputs)
     recording.origin = f"transformers {transformers.__version__}"
     recording.config = config.to_dict()
@@ -89,19 +91,5 @@ def record_transformers(
     )
     recording.versions = versions() | {"transformers": transformers.__version__}
     if noise:
-        best, _ = run("float64")
-        for name in ("float32", "bfloat16"):
-            found, _ = run(name)
-            recording.noise[name] = {
-                stage: float(
-                    attended_error(
-                        stage,
-                        tensor.reshape(recording.stages[stage].shape),
-                        best.stages[stage].reshape(recording.stages[stage].shape),
-                        recording.mask,
-                    ).max()
-                )
-                for stage, tensor in found.stages.items()
-                if stage != "embeddings.position"
-            }
+        recording.noise = noise_of(lambda name: run(name)[0].stages, recording.mask)
     return recording
