@@ -52,7 +52,7 @@ class Embeddings(nn.Module):
         self.token = _table(config.vocab_size, config.hidden_size)
         self.token_type = _table(config.type_vocab_size, config.hidden_size)
         self.position = _table(config.max_position_embeddings, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = AddNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
@@ -61,14 +61,23 @@ class Embeddings(nn.Module):
         token_type_ids: Int[Tensor, "*tokens"],
         layout: Layout,
     ) -> Float[Tensor, "*tokens hidden"]:
-        embedded = self.token(input_ids) + self.token_type(token_type_ids)
-        embedded = embedded + self.position(layout.positions)
-        return self.dropout(self.norm(embedded))
+        token, segment = self.token(input_ids), self.token_type(token_type_ids)
+        return self.dropout(self.norm(token, segment, self.position(layout.positions)))
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
     # Not nn.Embedding(rows, width): that would draw random values here, to be drawn again below.
     return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+
+
+class AddNorm(nn.LayerNorm):
+    """LayerNorm of the sum x of its inputs: (x - mean) / √(var + eps) · weight + bias.
+
+    Of each token alone; the variance is the biased one, with eps inside the square root.
+    """
+
+    def forward(self, *terms: Float[Tensor, "..."]) -> Float[Tensor, "*tokens hidden"]:
+        return ops.add_norm(terms, self.weight, self.bias, self.eps)
 
 
 def explicit_attention(
@@ -156,23 +165,22 @@ class Layer(nn.Module):
 
     x = LayerNorm(x + SelfAttention(x));  x = LayerNorm(x + FeedForward(x))
 
-    This is the "post-norm" of 2017: the norm stands behind the sum.  Its variance is the biased
-    one, with eps inside the square root: (x - mean) / √(var + eps) · weight + bias.
+    This is the "post-norm" of 2017: the norm stands behind the sum.
     """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.attention = SelfAttention(config)
-        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention_norm = AddNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
-        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward_norm = AddNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
         self, hidden: Float[Tensor, "*tokens hidden"], layout: Layout
     ) -> Float[Tensor, "*tokens hidden"]:
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, layout)))
-        return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
+        hidden = self.attention_norm(hidden, self.dropout(self.attention(hidden, layout)))
+        return self.feed_forward_norm(hidden, self.dropout(self.feed_forward(hidden)))
 
 
 class Pooler(nn.Module):

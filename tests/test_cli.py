@@ -263,7 +263,7 @@ def test_tree_counts_what_is_worked_out_by_hand() -> None:
         row("embeddings.token", "Embedding", tensor, 10 * 4, 0),
         row("embeddings.token_type", "Embedding", tensor, 2 * 4, 0),
         row("embeddings.position", "Embedding", (3, 4), 6 * 4, 0),
-        row("embeddings.norm", "LayerNorm", tensor, 8, 0),
+        row("embeddings.norm", "AddNorm", tensor, 8, 0),
         row("layers", "ModuleList", None, 172, 1824),
         row("layers.0", "Layer", tensor, 80 + 8 + 76 + 8, 1824),
         row("layers.0.attention", "SelfAttention", tensor, 80, 576 + 288 + 192),
@@ -271,12 +271,12 @@ def test_tree_counts_what_is_worked_out_by_hand() -> None:
         # 2 texts, 2 heads, 3 queries, 3 keys, 2 dimensions: scores and context.
         row("layers.0.attention.attend", "attention", (2, 3, 2, 2), 0, 2 * 2 * 2 * 2 * 3 * 3 * 2),
         row("layers.0.attention.output", "Linear", tensor, 4 * 4 + 4, 2 * 6 * 4 * 4),
-        row("layers.0.attention_norm", "LayerNorm", tensor, 8, 0),
+        row("layers.0.attention_norm", "AddNorm", tensor, 8, 0),
         row("layers.0.feed_forward", "FeedForward", tensor, 40 + 36, 384 + 384),
         row("layers.0.feed_forward.up", "Linear", (2, 3, 8), 4 * 8 + 8, 2 * 6 * 4 * 8),
         row("layers.0.feed_forward.activation", "gelu", (2, 3, 8), 0, 0),
         row("layers.0.feed_forward.down", "Linear", tensor, 8 * 4 + 4, 2 * 6 * 8 * 4),
-        row("layers.0.feed_forward_norm", "LayerNorm", tensor, 8, 0),
+        row("layers.0.feed_forward_norm", "AddNorm", tensor, 8, 0),
         row("pooler", "Pooler", (2, 4), 20, 64),
         row("pooler.dense", "Linear", (2, 4), 4 * 4 + 4, 2 * 2 * 4 * 4),
     ]

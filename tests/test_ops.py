@@ -259,3 +259,45 @@ def test_attention_weights_sum_to_1_and_masked_ones_are_exactly_0(
     attends = batch.mask.any(1)[:, None, None].expand_as(sums)
     assert bool(((sums[attends] - 1).abs() <= 1e-12).all())
     assert bool((sums[~attends] == 0).all())
+
+
+# ---- sums that are normalised
+
+
+def test_add_norm_of_numbers_worked_by_hand() -> None:
+    # 1 + 2, 5 + 4 and 3 + 3 have mean 6 and variance (9 + 9 + 0) / 3 = 6; with eps 3 the root is 3.
+    terms = [torch.tensor([[1.0, 5.0, 3.0]]), torch.tensor([2.0, 4.0, 3.0])]
+    weight, bias = torch.tensor([1.0, 2.0, 1.0]), torch.tensor([0.0, 0.0, 0.5])
+    got = ops.add_norm(terms, weight, bias, 3.0)
+    torch.testing.assert_close(got, torch.tensor([[-1.0, 2.0, 0.5]]), rtol=0, atol=1e-6)
+
+
+def test_sum_is_taken_from_left_to_right() -> None:
+    terms = [torch.tensor([1e8]), torch.tensor([-1e8]), torch.tensor([1.0])]
+    assert ops.add(terms).item() == 1.0
+    assert ops.add(terms[::-1]).item() == 0.0  # 1 - 1e8 has no room for the 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_add_norm_of_half_precision_rounds_once(dtype: torch.dtype, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x, y, weight, bias = (
+        torch.randn(*shape, generator=generator).to(dtype)
+        for shape in ((5, 32), (5, 32), (32,), (32,))
+    )
+    x = x * 20
+    got = ops.add_norm([x, y], weight, bias, 1e-12)
+    exact = ops.add_norm([t.double() for t in (x, y)], weight.double(), bias.double(), 1e-12)
+    assert got.dtype == dtype
+    # Rounded to nearest: half a unit in the last place, and what float32 itself may be off.
+    assert (
+        (got.double() - exact).abs() <= exact.abs() * torch.finfo(dtype).eps * 0.51 + 1e-6
+    ).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (2, 5, 8)])
+def test_add_norm_of_one_term_is_layer_norm(shape: tuple[int, ...]) -> None:
+    hidden = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    norm = torch.nn.LayerNorm(8)
+    assert torch.equal(ops.add_norm([hidden], norm.weight, norm.bias, norm.eps), norm(hidden))

@@ -274,7 +274,7 @@ def test_capture_records_any_network_by_its_modules(model: BertModel) -> None:
     port = Port(model).eval()
     names = {
         "words": "embeddings.token",
-        "bert.embeddings.norm:input": "embeddings.sum",
+        "bert.embeddings.norm": "embeddings.norm",
         "bert.layers.0.attention.output:input": "layers.0.context",
         "bert:1": "pooler",
         "final": "layers.1.feed_forward_norm",

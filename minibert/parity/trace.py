@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from minibert import ops
 from minibert.errors import ParityError
 from minibert.heads import Predictions
 from minibert.layout import Layout
@@ -92,7 +93,7 @@ class trace(Mapping[str, Tensor]):  # noqa: N801 - used like a function
         self._output("embeddings.token", embeddings.token)
         self._output("embeddings.token_type", embeddings.token_type)
         self._output("embeddings.position", embeddings.position)
-        self._input("embeddings.sum", embeddings.norm)
+        self._on(embeddings.norm.register_forward_pre_hook(self._sum))
         self._output("embeddings.norm", embeddings.norm)
         for i, layer in enumerate(cast(Iterable[Layer], encoder.layers)):
             at = f"layers.{i}."
@@ -146,6 +147,10 @@ class trace(Mapping[str, Tensor]):  # noqa: N801 - used like a function
 
     def _before(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (self._at(name, inputs[0]),)
+
+    def _sum(self, module: nn.Module, terms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the embeddings add up to; of half precision in float32, as it goes on."""
+        return (self._at("embeddings.sum", ops.add(terms)),)
 
     def _end(self, names: list[str], module: nn.Module, inputs: Any, out: Any) -> Any:
         return out._replace(**{name: self._at(name, getattr(out, name)) for name in names})
