@@ -142,14 +142,8 @@ def manifest() -> dict[str, Entry]:
 
     Raises: WeightsError: unreadable, or any key, file path or SHA-256 is not as it must be.
     """
-    from importlib.resources import files  # 10 ms, unless torch has loaded it already
-
-    where: Any = Path(os.environ.get("MINIBERT_MANIFEST", ""))
-    try:
-        if where == Path():
-            where = files("minibert.manifest") / "manifest.json"
-    except ModuleNotFoundError:  # a checkout that is not installed
-        where = Path(__file__).parent.parent / "weights" / "manifest.json"
+    given = os.environ.get("MINIBERT_MANIFEST")
+    where = Path(given) if given else shipped("manifest.json")
     try:
         models = json.loads(where.read_bytes())
     except (OSError, ValueError) as error:
@@ -157,6 +151,16 @@ def manifest() -> dict[str, Entry]:
     if not isinstance(models, dict):
         raise WeightsError(f"{where}: got {type(models).__name__}, expected an object of models")
     return {name: _read_entry(name, item, f"{where}: {name}") for name, item in models.items()}
+
+
+def shipped(name: str) -> Path:
+    """A file that comes with minibert: the manifest, or a recorded pack."""
+    from importlib.resources import files  # 10 ms, unless torch has loaded it already
+
+    try:
+        return Path(str(files("minibert.manifest"))) / name
+    except ModuleNotFoundError:  # a checkout that is not installed
+        return Path(__file__).parent.parent / "weights" / name
 
 
 def cache_folder() -> Path:

@@ -2,12 +2,15 @@
 
     .venv-reference/bin/python scripts/record_references.py
 
-`tests/test_recorded_references.py` compares with them, so that parity is tested where neither
-library is installed.  Running it twice with the same versions gives the same bytes.
+`minibert parity check` and `tests/test_recorded_references.py` compare with them, so that parity is
+tested where neither library is installed.  Running it twice with the same versions gives the same
+bytes.
 
+    all-MiniLM-L6-v2.safetensors   a parity pack of the real checkpoint: a few texts, every 17th
+                                   entry of every stage in float64, and the unit vectors
     heads.safetensors              9 small random networks, one for each activation and head: their
                                    weights, inputs, hidden states, pooler and logits in float64
-    all-MiniLM-L6-v2.safetensors   texts, ids, hidden states and vectors of the real checkpoint
+    texts.safetensors              the real checkpoint's ids and vectors of texts in many scripts
 """
 
 import json
@@ -19,8 +22,10 @@ import transformers
 from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers import __version__ as st_version
-from transformers import AutoTokenizer, BertModel
+from transformers import AutoTokenizer
 
+from minibert.parity.folders import record_folder
+from minibert.parity.pack import write_pack
 from minibert.weights import manifest, resolve
 
 PACKS = Path(__file__).resolve().parent.parent / "weights" / "packs"
@@ -53,7 +58,16 @@ TEXTS = (
     "x" * 101 + " " + "y" * 100,
     "bridge " * 400,
 )
-TRACED = (0, 5)  # the texts of which every hidden state is recorded
+
+# What the parity pack is of: padding, a pair, one word often; few tokens, for the pack travels with
+# the package.  17 has no factor in common with 32, the width of a head: entries of all parts occur.
+PACKED = (
+    ("The cat sat on the mat.", None),
+    ("How old is she?", "Born in 1931."),
+    ("yes", None),
+    ("Naïve café, 3.5 %", None),
+)
+STEP = 17
 
 
 def main() -> None:
@@ -64,7 +78,15 @@ def main() -> None:
         "sentence_transformers": st_version,
     }
     write("heads", *record_heads(), versions)
-    write(MODEL, *record_checkpoint(), versions)
+    write("texts", *record_texts(), versions)
+    recording = record_folder(
+        MODEL, library="transformers", dtype="float64", texts=PACKED, step=STEP
+    )
+    # Where it ran decides nothing, and would change the bytes.
+    recording.versions = versions | {"minibert": recording.versions["minibert"]}
+    path = PACKS / f"{MODEL}.safetensors"
+    write_pack(recording, path)
+    print(f"{path}: {len(recording.stages)} stages, {path.stat().st_size / 1e3:.0f} kB")
 
 
 def write(name: str, tensors: dict[str, np.ndarray], facts: dict, versions: dict) -> None:
@@ -125,23 +147,16 @@ def record_heads() -> tuple[dict[str, np.ndarray], dict]:
     return tensors, {"networks": networks}
 
 
-def record_checkpoint() -> tuple[dict[str, np.ndarray], dict]:
-    """The real checkpoint's ids, hidden states and vectors."""
+def record_texts() -> tuple[dict[str, np.ndarray], dict]:
+    """The real checkpoint's ids and vectors."""
     folder = resolve(MODEL)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = BertModel.from_pretrained(folder).eval()
     peer = SentenceTransformer(str(folder), device="cpu")
     tensors = {"vectors": peer.encode(list(TEXTS), show_progress_bar=False)}
-    ids = []
-    for index, text in enumerate(TEXTS):
-        row = tokenizer([text], truncation=True, max_length=256, padding=False)["input_ids"][0]
-        ids.append(row)
-        if index in TRACED:
-            with torch.no_grad():
-                out = model(torch.tensor([row]), output_hidden_states=True)
-            for layer, hidden in enumerate(out.hidden_states):
-                tensors[f"{index}/hidden_{layer}"] = hidden[0].numpy()
-            tensors[f"{index}/pooler_output"] = out.pooler_output[0].numpy()
+    ids = [
+        tokenizer([text], truncation=True, max_length=256, padding=False)["input_ids"][0]
+        for text in TEXTS
+    ]
     sha256 = manifest()[MODEL].files["model.safetensors"].sha256
     return tensors, {"texts": list(TEXTS), "ids": ids, "model": MODEL, "sha256": sha256}
 

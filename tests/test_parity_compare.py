@@ -566,7 +566,7 @@ def test_record_takes_texts_pairs_stages_and_every_nth(
     assert cli.main(command) == 0
     assert "6 stages of 2 texts" in capsys.readouterr().out
     pack = read_pack(path)
-    assert pack.texts[1][:3] == ["[CLS]", "a", "pair"]
+    assert pack.tokens[1][:3] == ["[CLS]", "a", "pair"]
     assert pack.inputs["token_type_ids"][1].sum() == 3
     assert pack.stages["layers.0.context"].shape == (2, 7, 12, 4)
     assert path.stat().st_size < 40_000

@@ -1,6 +1,7 @@
 """Packs and arrays: what is written is read again, and what is no pack is refused in one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,16 @@ def test_recording_of_some_stages_and_every_third_entry(model: BertModel) -> Non
 def test_pack_gives_back_what_was_recorded(recording: Recording, tmp_path: Path) -> None:
     write_pack(recording, tmp_path / "a.safetensors")
     again = read_pack(tmp_path / "a.safetensors")
-    for name in ("network", "config", "parameters", "noise", "steps", "texts", "versions"):
+    for name in (
+        "network",
+        "config",
+        "parameters",
+        "noise",
+        "steps",
+        "texts",
+        "tokens",
+        "versions",
+    ):
         assert getattr(again, name) == getattr(recording, name), name
     assert again.origin == recording.origin
     for before, after in ((recording.stages, again.stages), (recording.inputs, again.inputs)):
@@ -102,6 +112,25 @@ def test_pack_gives_back_what_was_recorded(recording: Recording, tmp_path: Path)
         assert all(torch.equal(before[name], after[name]) for name in before)
     write_pack(again, tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_vectors_and_texts_of_a_pack_must_fit(recording: Recording, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    recording = replace(recording, texts=[["one"], ["a", "pair"]], vectors=torch.ones(1, 4))
+    write_pack(recording, path)
+    again = read_pack(path)
+    assert again.texts == recording.texts
+    assert again.vectors is not None
+    assert torch.equal(again.vectors, torch.ones(1, 4))
+    write_pack(replace(recording, vectors=torch.ones(2, 4)), path)
+    assert "expected one for each of the 1 texts that are no pairs" in refusal(read_pack, path)
+    write_pack(replace(recording, vectors=torch.ones(4)), path)
+    assert "vectors have shape (4,)" in refusal(read_pack, path)
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads(file.metadata()["pack"])
+    tensors = {"inputs/input_ids": INPUTS["input_ids"], "stages/pooler": torch.ones(2, 4)}
+    save_file(tensors, path, metadata={"pack": json.dumps({**facts, "texts": ["one", "a"]})})
+    assert "texts hold 'one', expected lists of strings" in refusal(read_pack, path)
 
 
 def test_pack_needs_no_more_than_ids_and_a_stage(model: BertModel, tmp_path: Path) -> None:

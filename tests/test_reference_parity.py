@@ -66,6 +66,16 @@ def test_minilm_equals_transformers_at_every_stage(minilm: Path, tmp_path: Path)
     assert cli.main(["parity", "compare", str(minilm), str(pack)]) == 0
 
 
+def test_figures_hold_against_transformers_as_it_is_installed(
+    minilm: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """On more texts than the recorded ones, and every entry of every stage."""
+    assert cli.main(["parity", "check", str(minilm), "--with", "transformers"]) == 0
+    said = capfd.readouterr().out
+    assert "unit vectors of 11 texts" in said
+    assert "all 9 hold" in said
+
+
 def test_transformers_with_the_other_gelu_is_found_out(minilm: Path, tmp_path: Path) -> None:
     for path in minilm.iterdir():
         if path.is_file():

@@ -1,15 +1,11 @@
 """`minibert parity`: record packs, compare stage by stage, compare tokenizers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from minibert.cli.models import DTYPE
 from minibert.cli.parity_tokenizer import tokenizer
-
-if TYPE_CHECKING:
-    from minibert.parity.recording import Recording
 
 
 @click.group(short_help="Verify a BERT against a reference, stage by stage.")
@@ -19,6 +15,7 @@ def parity() -> None:
     \b
     record     run a model and keep its stages in a pack, one safetensors file
     compare    a model, a pack or arrays against a reference: the first stage that differs, and why
+    check      the figures of parity, measured on a checkpoint, each beside its bound
     tokenizer  two tokenizers over a corpus: the first character that differs, and the rule
     """
 
@@ -75,52 +72,17 @@ def record(
     The pack also holds the inputs, the configuration, the SHA-256 of every weight, and how far
     float32 and bfloat16 are from float64 at each stage, by which a comparison judges.
     """
+    from minibert.parity.folders import record_folder
     from minibert.parity.pack import write_pack
     from minibert.parity.recording import TEXTS
 
-    lines = list(TEXTS) if texts is None else _pairs(Path(texts))
-    recording = _record(name, library, dtype, lines, stages or ("*",), every)
+    lines = TEXTS if texts is None else _pairs(Path(texts))
+    recording = record_folder(
+        name, library=library, dtype=dtype, texts=lines, stages=stages or ("*",), step=every
+    )
     write_pack(recording, output)
     size = Path(output).stat().st_size
     click.echo(f"{output}: {len(recording.stages)} stages of {len(lines)} texts, {size:,} bytes")
-
-
-def _record(
-    name: str,
-    library: str,
-    dtype: str,
-    lines: list[tuple[str, str | None]],
-    stages: tuple[str, ...],
-    every: int,
-) -> "Recording":
-    import minibert.parity.recording as recordings
-    from minibert.parity.compare import network_class
-    from minibert.parity.reference import record_transformers
-    from minibert.parity.stages import select
-    from minibert.tokenizer import Tokenizer
-    from minibert.weights import resolve
-
-    folder = resolve(name)
-    tokens = Tokenizer.from_pretrained(folder)
-    network = None
-    if library == "minibert":
-        network = network_class(folder).from_pretrained(folder, dtype=dtype)
-        longest = network.config.max_position_embeddings
-    else:
-        from minibert.config import BertConfig
-
-        longest = BertConfig.from_file(folder / "config.json").max_position_embeddings
-    inputs = recordings.inputs_of(lines, tokens, longest)
-    if network is not None:
-        found = recordings.record(network, inputs, stages=stages, step=every)
-    else:
-        found = record_transformers(folder, inputs, dtype=dtype)
-        chosen = select(list(found.stages), stages)
-        found.stages = {stage: found.stages[stage][..., ::every] for stage in chosen}
-        found.steps = dict.fromkeys(chosen, every) if every > 1 else {}
-    found.model_name = name
-    found.texts = recordings.token_texts(inputs, tokens)
-    return found
 
 
 def _pairs(path: Path) -> list[tuple[str, str | None]]:
@@ -181,6 +143,42 @@ def compare(
         write_page(found, html)
     click.echo(found.to_json() if as_json else str(found))
     context.exit(0 if found.equal else 1)
+
+
+@parity.command()
+@click.argument("model")
+@click.option("--reference", metavar="PACK", help="The original, recorded in float64.")
+@click.option(
+    "--with",
+    "library",
+    type=click.Choice(["transformers"]),
+    help="Record the original now, where it is installed.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_context
+def check(
+    context: click.Context, model: str, reference: str | None, library: str | None, as_json: bool
+) -> None:
+    """Measure how near MODEL is to the original, and that its layouts, dtypes and files agree.
+
+    Every stage in float32 and float64, unit vectors, packed against padded, bfloat16, saving and
+    loading: a line each with its bound; exit with 1 where one is missed. The original's figures
+    come with minibert for the models of the manifest.
+    """
+    if reference is not None and library is not None:
+        raise click.UsageError("got --reference and --with, expected one of them")
+    from minibert.parity.check import check as run
+    from minibert.parity.check import shipped_reference
+    from minibert.parity.folders import record_folder
+    from minibert.parity.pack import read_pack
+
+    if library is not None:
+        recording = record_folder(model, library=library, dtype="float64")
+    else:
+        recording = shipped_reference(model) if reference is None else read_pack(reference)
+    found = run(model, recording)
+    click.echo(found.to_json() if as_json else str(found))
+    context.exit(0 if found.holds else 1)
 
 
 parity.add_command(tokenizer)

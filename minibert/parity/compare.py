@@ -1,6 +1,5 @@
 """Two recordings side by side: which stage differs first, by itself or by inheritance, and why."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,24 +7,20 @@ from typing import Any
 import torch
 from torch import nn
 
-import minibert
-from minibert.checkpoint import Pretrained, load
+from minibert.checkpoint import load
 from minibert.config import BertConfig
 from minibert.errors import MinibertError, ParityError
-from minibert.model import BertModel
+from minibert.parity.folders import named_class, record_folder
 from minibert.parity.judge import Judge, dtype_name
 from minibert.parity.pack import read_arrays, read_pack
 from minibert.parity.recording import (
     TEXTS,
     Recording,
     digests,
-    inputs_of,
     record,
-    token_texts,
 )
 from minibert.parity.result import Comparison
 from minibert.parity.stages import encoder_of
-from minibert.tokenizer import Tokenizer
 from minibert.weights import resolve
 
 HALVES = {torch.float16, torch.bfloat16}
@@ -58,10 +53,9 @@ def compare(
     Raises: ParityError where the two cannot be compared: another checkpoint, other inputs, another
         sequence length, stages that the network lacks.
     """
-    ours, network = _reference(reference, dtype, list(TEXTS if texts is None else texts))
+    ours = _reference(reference, dtype, list(TEXTS if texts is None else texts))
     theirs, its_network, its_folder = _candidate(candidate, ours, mapping, dtype)
-    if network is None and model is not None:
-        network = _network_of(model, ours)
+    network = None if model is None else _network_of(model, ours)
     notes = _notes(theirs, ours)
     if network is None and its_folder is not None and not _differing(theirs, ours):
         network = _load(its_folder, ours)
@@ -74,35 +68,28 @@ def compare(
             "no weights of the reference at hand: no local errors, no causes; give --model"
         )
     else:
-        _check_inputs(network, ours)
+        check_inputs(network, ours)
     return Judge(theirs, ours, network, notes).comparison()
 
 
 # ---- where the two come from
 
 
-def _reference(
-    source: Source, dtype: str | None, texts: list[tuple[str, str | None]]
-) -> tuple[Recording, nn.Module | None]:
+def _reference(source: Source, dtype: str | None, texts: list[tuple[str, str | None]]) -> Recording:
     if isinstance(source, Recording):
-        return source, None
+        return source
     if isinstance(source, nn.Module):
         raise ParityError(
             f"the reference is a {type(source).__name__}, expected a recording of it; give "
             "minibert.record(model, inputs)"
         )
     if isinstance(source, Mapping) or str(source).endswith(".npz"):
-        return read_arrays(source), None
+        return read_arrays(source)
     if _is_pack(source):
-        return read_pack(source), None
-    folder = resolve(source)
-    network = network_class(folder).from_pretrained(folder, dtype=dtype or "float32")
-    tokenizer = Tokenizer.from_pretrained(folder)
-    inputs = inputs_of(texts, tokenizer, network.config.max_position_embeddings)
-    recording = record(network, inputs)
-    recording.origin, recording.model_name = f"{source} ({recording.origin})", str(source)
-    recording.texts = token_texts(inputs, tokenizer)
-    return recording, network
+        return read_pack(source)
+    recording = record_folder(source, dtype=dtype or "float32", texts=texts)
+    recording.origin = f"{source} ({recording.origin})"
+    return recording
 
 
 def _candidate(
@@ -124,8 +111,8 @@ def _candidate(
     else:
         folder = resolve(source)
         name = dtype or dtype_name(reference.dtype)
-        _same_network(BertConfig.from_file(folder / "config.json"), reference, str(source))
-        network = _class(reference.network).from_pretrained(folder, dtype=name)
+        check_network(BertConfig.from_file(folder / "config.json"), reference, str(source))
+        network = named_class(reference.network).from_pretrained(folder, dtype=name)
         found = _run(network, reference)
         found.origin = f"{source} ({found.origin})"
     return found, network, folder
@@ -143,11 +130,11 @@ def _run(network: nn.Module, reference: Recording) -> Recording:
         raise ParityError(
             f"{reference.origin}: has no input_ids, expected them, to run the candidate on"
         )
-    _check_inputs(network, reference)
+    check_inputs(network, reference)
     return record(network, reference.inputs, noise=False)
 
 
-def _check_inputs(network: nn.Module, reference: Recording) -> None:
+def check_inputs(network: nn.Module, reference: Recording) -> None:
     """Refuse inputs that a network cannot take: they were another's."""
     config = encoder_of(network).config
     bounds = {"input_ids": config.vocab_size, "token_type_ids": config.type_vocab_size}
@@ -165,22 +152,6 @@ def _check_inputs(network: nn.Module, reference: Recording) -> None:
             )
 
 
-def network_class(folder: Path) -> type[Pretrained]:
-    """The class of minibert that a checkpoint's config.json names, the encoder where none."""
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    names = values.get("architectures") or ["BertModel"]
-    return _class(str(names[0]), BertModel)
-
-
-def _class(name: str, default: type[Pretrained] | None = None) -> type[Pretrained]:
-    found = getattr(minibert, name, default) if name in minibert.__all__ else default
-    if not (isinstance(found, type) and issubclass(found, Pretrained)):
-        raise ParityError(
-            f"got the network {name!r}, expected BertModel or one of minibert's heads"
-        )
-    return found
-
-
 def _network_of(source: Source, reference: Recording) -> nn.Module:
     """The network with the reference's weights, as the caller names it."""
     if isinstance(source, nn.Module):
@@ -188,12 +159,7 @@ def _network_of(source: Source, reference: Recording) -> nn.Module:
     if not isinstance(source, str | Path):
         raise ParityError(f"model is {type(source).__name__}, expected a folder or a network")
     network = _load(resolve(source), reference)
-    differing = [
-        name
-        for name, value in digests(network).items()
-        if reference.parameters.get(name, value) != value
-    ]
-    if differing:
+    if differing := differing_weights(network, reference):
         raise ParityError(
             f"{source}: is not the checkpoint of {reference.origin}: {len(differing)} tensors "
             f"differ, {differing[0]} first; give --model the folder that was recorded"
@@ -201,12 +167,21 @@ def _network_of(source: Source, reference: Recording) -> nn.Module:
     return network
 
 
+def differing_weights(network: nn.Module, reference: Recording) -> list[str]:
+    """The tensors of a network that are not those that the reference was recorded from."""
+    return [
+        name
+        for name, value in digests(network).items()
+        if reference.parameters.get(name, value) != value
+    ]
+
+
 def _load(folder: Path, reference: Recording) -> nn.Module:
     """The weights of a folder under the reference's own configuration."""
     config = BertConfig.from_file(folder / "config.json")
     if reference.config is not None:
         config = BertConfig.from_dict(reference.config)
-    return load(_class(reference.network), folder, config)
+    return load(named_class(reference.network), folder, config)
 
 
 def _by_name(reference: Recording) -> nn.Module | None:
@@ -217,7 +192,7 @@ def _by_name(reference: Recording) -> nn.Module | None:
         return None
 
 
-def _same_network(config: BertConfig, reference: Recording, label: str) -> None:
+def check_network(config: BertConfig, reference: Recording, label: str) -> None:
     if reference.config is None:
         return
     for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):

@@ -60,7 +60,7 @@ class Judge:
             results=results,
             notes=self.notes,
             missing=[s.name for s in self.stages if s.name not in self.given],
-            tokens=self.reference.texts,
+            tokens=self.reference.tokens,
             errors=errors,
             attended=self.mask,
         )

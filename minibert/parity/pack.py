@@ -1,8 +1,8 @@
 """Parity packs: a recording as one safetensors file, and plain arrays of other frameworks.
 
 A pack holds tensors named `inputs/input_ids`, `inputs/attention_mask`, `inputs/token_type_ids` and
-`stages/NAME`, and one key of metadata, `pack`: a JSON object.  Only the ids and one stage have to
-be there; `docs/parity.md` describes the rest.
+`stages/NAME`, perhaps `vectors`, and one key of metadata, `pack`: a JSON object.  Only the ids and
+one stage have to be there; `docs/parity.md` describes the rest.
 """
 
 import json
@@ -25,8 +25,8 @@ FORMAT = "minibert-parity-pack"
 VERSION = 1
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _FACTS = (
-    "origin", "network", "config", "parameters", "noise", "steps", "texts", "versions",
-    "model_name", "dropout",
+    "origin", "network", "config", "parameters", "noise", "steps", "texts", "tokens",
+    "versions", "model_name", "dropout",
 )  # fmt: skip
 
 
@@ -38,6 +38,8 @@ def write_pack(recording: Recording, path: str | Path) -> None:
     path = Path(path)
     tensors = {f"inputs/{name}": tensor for name, tensor in recording.inputs.items()}
     tensors |= {f"stages/{name}": tensor for name, tensor in recording.stages.items()}
+    if recording.vectors is not None:
+        tensors["vectors"] = recording.vectors
     facts = {name: getattr(recording, name) for name in _FACTS}
     text = json.dumps(
         {"format": FORMAT, "version": VERSION, **facts}, ensure_ascii=False, sort_keys=True
@@ -67,6 +69,7 @@ def read_pack(path: str | Path) -> Recording:
             f"{path}: cannot be read as safetensors: {error}; record the pack again"
         ) from None
     facts = _facts(path, metadata)
+    vectors = tensors.pop("vectors", None)
     unknown = [n for n in tensors if n.split("/")[0] not in ("inputs", "stages") or "/" not in n]
     inputs = {n: tensors[f"inputs/{n}"] for n in _INPUTS if f"inputs/{n}" in tensors}
     stages = {n.split("/", 1)[1]: t for n, t in tensors.items() if n.startswith("stages/")}
@@ -86,7 +89,14 @@ def read_pack(path: str | Path) -> Recording:
                 f"{path}: inputs/{name} has shape {tuple(tensor.shape)}, expected "
                 f"{tuple(inputs['input_ids'].shape)}, that of inputs/input_ids"
             )
-    return Recording(stages, inputs, **facts)
+    recording = Recording(stages, inputs, vectors=vectors, **facts)
+    singles = sum(len(texts) == 1 for texts in recording.texts)
+    if vectors is not None and (vectors.ndim != 2 or len(vectors) != singles):
+        raise ParityError(
+            f"{path}: vectors have shape {tuple(vectors.shape)}, expected one for each of the "
+            f"{singles} texts that are no pairs; record it again"
+        )
+    return recording
 
 
 def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -114,6 +124,12 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             raise ParityError(
                 f"{path}: {name} is {value!r}, expected {kind.__name__}; record it again"
             )
+    for name in ("texts", "tokens"):
+        for row in facts.get(name, []):
+            if not isinstance(row, list) or not all(isinstance(text, str) for text in row):
+                raise ParityError(
+                    f"{path}: {name} hold {row!r}, expected lists of strings; record it again"
+                )
     return facts
 
 

@@ -52,7 +52,8 @@ class Recording:
     `(batch, heads, seq, keys)`.  `steps` names the stages of which only every n-th entry of the
     last axis is held.  `noise` is the largest error of each stage, over the attended positions,
     when the same network computes it in that dtype instead of float64.  `parameters` are SHA-256
-    of the weights in float32, under the names of checkpoints.
+    of the weights in float32, under the names of checkpoints.  `texts` are what the batch was made
+    of, of a pair both; `vectors` what the library that recorded makes of those that are no pairs.
     """
 
     stages: dict[str, Tensor]
@@ -64,6 +65,8 @@ class Recording:
     noise: dict[str, dict[str, float]] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
     texts: list[list[str]] = field(default_factory=list)
+    tokens: list[list[str]] = field(default_factory=list)
+    vectors: Tensor | None = None
     versions: dict[str, str] = field(default_factory=dict)
     model_name: str | None = None
     dropout: bool = False  # was any dropout active?
@@ -107,10 +110,13 @@ def inputs_of(
     return tokenizer.pad(encodings)
 
 
-def token_texts(inputs: Mapping[str, Tensor], tokenizer: Tokenizer) -> list[list[str]]:
-    """The tokens of a batch as they are spelled, for people to read."""
-    rows = inputs["input_ids"].tolist()
-    return [[tokenizer.id_to_token(i) or "" for i in row] for row in rows]
+def describe(
+    recording: Recording, texts: Iterable[tuple[str, str | None]], tokenizer: Tokenizer
+) -> None:
+    """Note the texts that a recording's batch was made of, and its tokens as they are spelled."""
+    recording.texts = [[first] if second is None else [first, second] for first, second in texts]
+    rows = recording.input_ids.tolist()
+    recording.tokens = [[tokenizer.id_to_token(i) or "" for i in row] for row in rows]
 
 
 def exact(model: nn.Module) -> nn.Module:
@@ -135,8 +141,6 @@ def record(
         noise: also measure the errors of float32 and of bfloat16 against float64.
         step: keep every n-th entry of the last axis of each stage, to save room.
     """
-    if step < 1:
-        raise ParityError(f"got step {step}, expected at least 1")
     names = select([stage.name for stage in stages_of(model)], stages)
     was_training = model.training
     model.eval()
@@ -155,9 +159,16 @@ def record(
     )
     if noise:
         recording.noise = noise_of(partial(run_as, model, inputs, names), recording.mask)
+    return sliced(recording, step)
+
+
+def sliced(recording: Recording, step: int) -> Recording:
+    """The recording with only every n-th entry of the last axis of each stage."""
+    if step < 1:
+        raise ParityError(f"got step {step}, expected at least 1")
     if step > 1:
-        recording.steps = dict.fromkeys(found, step)
-        recording.stages = {name: tensor[..., ::step] for name, tensor in found.items()}
+        recording.steps = dict.fromkeys(recording.stages, step)
+        recording.stages = {name: t[..., ::step] for name, t in recording.stages.items()}
     return recording
 
 
@@ -187,14 +198,16 @@ def noise_of(
         mask: `(batch, seq)`, True where a token is attended.
     """
     best = stages("float64")
+    return {dtype: largest_errors(stages(dtype), best, mask) for dtype in ("float32", "bfloat16")}
+
+
+def largest_errors(
+    got: Mapping[str, Tensor], best: Mapping[str, Tensor], mask: Tensor
+) -> dict[str, float]:
+    """The largest error of each stage, over the attended positions."""
     return {
-        dtype: {
-            name: float(
-                distance(tensor, best[name])[attended(name, tuple(tensor.shape), mask)].max()
-            )
-            for name, tensor in stages(dtype).items()
-        }
-        for dtype in ("float32", "bfloat16")
+        name: float(distance(tensor, best[name])[attended(name, tuple(tensor.shape), mask)].max())
+        for name, tensor in got.items()
     }
 
 

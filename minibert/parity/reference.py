@@ -1,6 +1,7 @@
-"""Recording from `transformers`, where it is installed: the reference that others are held to."""
+"""Recording from `transformers` and `sentence-transformers`, where they are installed: the
+references that others are held to."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from minibert.parity.recording import (
     capture,
     digests_of,
     noise_of,
+    sliced,
     versions,
 )
-from minibert.parity.stages import parts_of
+from minibert.parity.stages import parts_of, select
 
 _OUTSIDE = {
     "embeddings.word_embeddings": "embeddings.token",
@@ -43,7 +45,13 @@ _LAYER = {
 
 
 def record_transformers(
-    folder: Path, inputs: Mapping[str, Tensor], *, dtype: str = "float32", noise: bool = True
+    folder: Path,
+    inputs: Mapping[str, Tensor],
+    *,
+    dtype: str = "float32",
+    stages: str | Iterable[str] = "*",
+    noise: bool = True,
+    step: int = 1,
 ) -> Recording:
     """The stages of `transformers.BertModel` on a batch; all but the scores, which it keeps.
 
@@ -51,7 +59,7 @@ def record_transformers(
         folder: the checkpoint.
         inputs: `input_ids`, and where needed `attention_mask`, `token_type_ids`.
         dtype: what it computes in.
-        noise: also measure its errors in float32 and bfloat16 against its own float64.
+        stages, noise, step: as in `record`.
 
     Raises: ParityError where `transformers` is not installed.
     """
@@ -83,6 +91,9 @@ def record_transformers(
         return recording, model
 
     recording, model = run(dtype)
+    recording.stages = {
+        name: recording.stages[name] for name in select(list(recording.stages), stages)
+    }
     recording.inputs = dict(inputs)
     recording.origin = f"transformers {transformers.__version__}"
     recording.config = config.to_dict()
@@ -91,5 +102,18 @@ def record_transformers(
     )
     recording.versions = versions() | {"transformers": transformers.__version__}
     if noise:
-        recording.noise = noise_of(lambda name: run(name)[0].stages, recording.mask)
-    return recording
+        kept = recording.stages.keys()
+        recording.noise = noise_of(
+            lambda name: {n: t for n, t in run(name)[0].stages.items() if n in kept}, recording.mask
+        )
+    return sliced(recording, step)
+
+
+def sentence_transformers_vectors(folder: Path, texts: Sequence[str]) -> Tensor | None:
+    """The vectors that `sentence-transformers` makes, `(texts, dim)`; None where it is missing."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        return None
+    embedder = SentenceTransformer(str(folder), device="cpu")
+    return torch.from_numpy(embedder.encode(list(texts), show_progress_bar=False))
