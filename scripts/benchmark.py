@@ -8,6 +8,7 @@ round, for the speed of a shared machine drifts.  Accuracy stands beside every s
 
     W1  2,000 real sentences (sst2, stsb), texts in, vectors out
     W5  a fresh process that embeds one sentence, beside one that only imports torch
+    trace  a network that has been traced, and one that is, beside one that never was
 
 A peer is added by a function in PEERS that loads it and returns what embeds a list of texts.
 """
@@ -81,6 +82,9 @@ def main() -> None:
         python = pythons.get("minibert", sys.executable)
         print("\nW5: a fresh process that embeds one sentence\n")
         compare_cold(python, arguments.model, arguments.rounds, env)
+    if "trace" in arguments.workloads:
+        print("\ntrace: one batch of 16 texts, with the stages of the network captured and not\n")
+        compare_tracing(arguments.model, arguments.rounds, arguments.threads)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -247,6 +251,48 @@ def compare_cold(python: str, model: str, rounds: int, env: dict[str, str]) -> N
     base, ours = ([figure[0] for figure in figures] for figures in results.values())
     added = statistics.median(b[1] - a[1] for a, b in zip(*results.values(), strict=True))
     print(f"\nwall: {_ratio(ours, base)} of `import torch`; memory: {added / 1e6:.0f} MB above it")
+
+
+def compare_tracing(model: str, rounds: int, threads: int) -> None:
+    """One batch through three copies of a network in turn; 50 times in each round."""
+    import contextlib
+
+    import torch
+
+    from minibert import BertModel, Tokenizer, trace
+    from minibert.parity.recording import TEXTS, inputs_of
+
+    torch.set_num_threads(threads)
+    inputs = inputs_of(TEXTS, Tokenizer.from_pretrained(model), 128)
+    untouched, before, during = (BertModel.from_pretrained(model) for _ in range(3))
+    with torch.no_grad(), trace(before):
+        before(**inputs)
+    contenders: dict[str, tuple[BertModel, Callable[[], Any]]] = {
+        "never traced": (untouched, contextlib.nullcontext),
+        "traced before": (before, contextlib.nullcontext),
+        "while every stage is captured": (during, lambda: trace(during)),
+    }
+    results: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(50):
+            for name, (network, context) in contenders.items():
+                with torch.no_grad(), context():
+                    start = time.perf_counter()
+                    network(**inputs)
+                    seconds[name].append(time.perf_counter() - start)
+        _tell(f"round {number}/{rounds}")
+        if number:
+            for name, found in seconds.items():
+                results[name].append(statistics.median(found))
+    print("| | ms a batch | of the one that never was |")
+    print("|---|---|---|")
+    base = results["never traced"]
+    for name, found in results.items():
+        ratios = [a / b for a, b in zip(found, base, strict=True)]
+        spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+        median = f"{statistics.median(found) * 1e3:.1f}"
+        print(f"| {name} | {median} | {statistics.median(ratios):.3f} ({spread}) |")
 
 
 def _measure(command: list[str], env: dict[str, str]) -> tuple[float, int]:
