@@ -29,7 +29,7 @@ from minibert import (
 from minibert.checkpoint import to_disk
 from minibert.errors import ParityError
 from minibert.parity.compare import compare
-from minibert.parity.page import page, write_page
+from minibert.parity.comparison_page import page, write_page
 from minibert.parity.recording import Recording, record
 from minibert.parity.result import Comparison
 
@@ -509,7 +509,7 @@ def test_page_holds_all_of_it_and_needs_nothing_else(references: Any, tmp_path: 
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
     assert not re.search(r"(src|href)=|https?://|@import|url[(]", text)
-    data = json.loads(re.search(r"^const data = (.*);$", text, re.MULTILINE)[1])
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</', text)[1])
     assert list(data["stages"]) == [result.stage for result in comparison.results]
     assert data["faults"] == ["layers.1.activation"]
     assert data["attended"] == reference.mask.tolist()

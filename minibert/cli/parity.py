@@ -138,7 +138,7 @@ def compare(
 
     found = run(candidate, reference, model=model, mapping=mapping, dtype=dtype)
     if html is not None:
-        from minibert.parity.page import write_page
+        from minibert.parity.comparison_page import write_page
 
         write_page(found, html)
     click.echo(found.to_json() if as_json else str(found))
