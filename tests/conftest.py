@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
+from browser import find_chromium
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
@@ -35,6 +36,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "data": None
         if os.environ.get("MINIBERT_DATA")
         else "MINIBERT_DATA is not set to the folder of the public data sets",
+        "browser": None
+        if find_chromium()
+        else "no Chromium is found: install it, or set MINIBERT_CHROMIUM to its path",
     }
     kept, gone = [], []
     for item in items:
