@@ -6,7 +6,8 @@
 2. `.venv-reference`: the tests that compare with transformers and sentence-transformers;
 3. the wheel: built, installed elsewhere, and used from another folder.
 
-Tests that need the public data sets run when MINIBERT_DATA names their folder.
+Tests that need the public data sets run when MINIBERT_DATA names their folder; tests that open a
+page, where Chromium is installed or MINIBERT_CHROMIUM names it.
 """
 
 import os
@@ -55,6 +56,8 @@ def test_wheel(python: Path) -> None:
         env = {**os.environ, "PYTHONPATH": str(installed)}
         run(python, "-c", SMOKE_TEST, installed, cwd=elsewhere, env=env)
         run(python, "-m", "minibert", "--version", cwd=elsewhere, env=env)
+        trace = ("trace", "a text", "--html", "page.html")  # its template has to be in the wheel
+        run(python, "-m", "minibert", *trace, cwd=elsewhere, env=env)
 
 
 if __name__ == "__main__":

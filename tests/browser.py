@@ -20,7 +20,11 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # Python reads that strictly.
 _PROBE = """
 <script>
-(() => {
+(async () => {
+  for (const act of ACTS) {
+    act();
+    await new Promise(done => setTimeout(done, 20));  // for the address to have changed
+  }
   const root = document.documentElement, places = {};
   const note = (name, element) => {
     const { left, top, width, height } = element.getBoundingClientRect();
@@ -34,7 +38,7 @@ _PROBE = """
   }
   const text = new XMLSerializer().serializeToString(document.body);
   const overflow = Math.max(root.scrollWidth, document.body.scrollWidth) - root.clientWidth;
-  parent.postMessage({ text, places, overflow, width: innerWidth }, "*");
+  parent.postMessage({ text, places, overflow, width: innerWidth, address: location.hash }, "*");
 })();
 </script>
 """
@@ -67,6 +71,7 @@ class View:
     fragment: str = ""
     width: int = 1280
     height: int = 900
+    acts: tuple[str, ...] = ()  # JavaScript: what somebody does there, one thing after the other
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class Shown:
     overflow: int  # pixels by which it is wider than its window
     picture: Image.Image
     places: dict[str, tuple[float, float, float, float]]  # of its maps: left, top, width, height
+    address: str  # the fragment
 
     def all(self, path: str) -> list[ElementTree.Element]:
         return self.body.findall(f".//{path}")
@@ -114,7 +120,9 @@ def look(views: Sequence[View], *, dark: bool = False) -> list[Shown]:
         frames = []
         for i, view in enumerate(views):
             copy = folder / f"{i}.html"
-            copy.write_text(view.page.read_text(encoding="utf-8") + _PROBE, encoding="utf-8")
+            acts = f"[{','.join(f'() => {{ {act} }}' for act in view.acts)}]"
+            text = view.page.read_text(encoding="utf-8") + _PROBE.replace("ACTS", acts)
+            copy.write_text(text, encoding="utf-8")
             address = html.escape(f"{copy.as_uri()}#{view.fragment}")
             size = f'width="{view.width}" height="{view.height}"'
             frames.append(f'<iframe style="display: block; border: 0" {size} src="{address}">')
@@ -148,7 +156,13 @@ def look(views: Sequence[View], *, dark: bool = False) -> list[Shown]:
         text = report["text"].replace(' xmlns="http://www.w3.org/1999/xhtml"', "")
         part = whole.crop((0, top, view.width, top + view.height))
         shown.append(
-            Shown(ElementTree.fromstring(text), report["overflow"], part, report["places"])
+            Shown(
+                ElementTree.fromstring(text),
+                report["overflow"],
+                part,
+                report["places"],
+                report["address"].removeprefix("#"),
+            )
         )
         top += view.height
     return shown

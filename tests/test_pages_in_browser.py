@@ -26,6 +26,19 @@ HOSTILE = (
 )
 LAYER, HEAD, TOKEN = 2, 5, 3
 FRAGMENT = f"layer={LAYER}&head={HEAD}&token={TOKEN}&measure=attention&open=weights,figures"
+# Choose a head, go right with the keyboard, choose a token and a measure, open the table, and point
+# at a cell of the matrix.
+ACTS = (
+    "document.querySelector('[data-head=\"3.7\"]').click()",
+    "document.querySelector('[data-head=\"3.7\"]').dispatchEvent("
+    "new KeyboardEvent('keydown', { key: 'ArrowRight' }))",
+    "document.querySelectorAll('#tokens button')[9].click()",
+    "document.querySelector('input[value=norm]').click()",
+    "document.querySelector('#weights summary').click()",
+    "const field = document.querySelector('#large .field');"
+    "field.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowDown' }));"
+    "field.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowDown' }));",
+)
 LAPTOP, PHONE = (1280, 3000), (420, 4200)
 
 
@@ -55,6 +68,7 @@ def opened(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "phone": View(pair, f"layer={LAYER}&head=mean", *PHONE),
         "hostile": View(hostile, "layer=99&head=x&token=-1&measure=__proto__&open=nothing", *PHONE),
         "broken": View(broken, "", 420, 500),
+        "used": View(pair, "", 900, 900, ACTS),
     }
     found = dict(zip(views, look(list(views.values())), strict=True))
     (found["dark"],) = look([View(pair, "", *PHONE)], dark=True)
@@ -223,6 +237,25 @@ def test_colours_follow_the_figures(opened: dict[str, Shown], stages: dict[str, 
     measured = torch.tensor(numbers(opened["laptop"], "figures")).flatten()
     bright = torch.tensor(opened["laptop"].cells("changes", 6, n)).flatten()
     assert (bright[measured.argsort(descending=True)].diff() >= -3).all()
+    assert bright.max() - bright.min() > 500  # from one end of the scale to the other
+
+
+def test_what_somebody_does_there_is_shown_and_in_the_address(
+    opened: dict[str, Shown], stages: dict[str, Tensor]
+) -> None:
+    shown = opened["used"]
+    assert shown.address == "layer=3&head=8&token=9&measure=norm&open=weights"
+    assert text_of(shown.one("h3[@id='head-name']")) == "Layer 3, head 8"
+    assert text_of(shown.one("h3[@id='from']")) == "From “born” at position 9:"
+    assert text_of(shown.one("p[@id='measure-says']")).startswith("‖y‖")
+    expected = stages["layers.3.probabilities"][8]
+    assert close(numbers(shown, "weights"), expected, 1e-4)
+    tip = shown.one("div[@id='tip']")
+    assert tip.get("hidden") is None
+    assert text_of(tip) == f"how → [CLS]{expected[1, 0]:.4f}"
+    rows = shown.all("div[@id='large']//div[@class='names down']/button")
+    lit = [text_of(row) for row in rows if "lit" in row.get("class", "")]
+    assert lit == ["how", "born"]  # pointed at, and chosen
 
 
 def test_hostile_text_is_shown_as_text_and_a_wild_address_is_harmless(
