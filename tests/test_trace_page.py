@@ -3,7 +3,9 @@
 import base64
 import json
 import math
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +214,24 @@ def test_page_that_cannot_be_written_is_one_line(
     with pytest.raises(ParityError, match=r"cannot be written.*choose another place"):
         write_trace_page(model, tokenizer, "a", None, tmp_path / "no" / "trace.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_page_goes_into_a_pipe_that_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text, encoding="utf-8")
+        pages.write_page("a page \udcff", pipe)
+        assert read.result() == "a page \\udcff"
+    assert pipe.is_fifo()
+    with pytest.raises(ParityError, match="cannot be written"):
+        pages.write_page("a page", tmp_path)
+
+
+def test_full_disk_is_one_line() -> None:
+    if Path("/dev/full").is_char_device():
+        with pytest.raises(ParityError, match=r"/dev/full: cannot be written: .*No space left"):
+            pages.write_page("a page", "/dev/full")
 
 
 def test_template_refuses_what_it_was_not_given_and_what_is_no_json() -> None:

@@ -43,9 +43,14 @@ def write_page(text: str, path: str | Path) -> None:
     Raises: ParityError where it cannot be written.
     """
     path = Path(path)
+    # A folder's name, which a page may show, can hold bytes that are no UTF-8.
+    content = text.encode("utf-8", errors="backslashreplace")
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe, which must stay one
+            with path.open("wb") as stream:
+                stream.write(content)
+            return
         with replacing(path) as part:
-            # A folder's name, which a page may show, can hold bytes that are no UTF-8.
-            part.write_text(text, encoding="utf-8", errors="backslashreplace")
+            part.write_bytes(content)
     except OSError as error:
         raise ParityError(f"{path}: cannot be written: {error}; choose another place") from None
