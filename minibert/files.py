@@ -9,7 +9,13 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, which takes the place of `path` once it is on the disk."""
+    """A temporary path to write to, which takes the place of `path` once it is on the disk.
+
+    A device or a pipe is written to itself, and stays one.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     part = Path(name)

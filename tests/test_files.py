@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,18 @@ def test_replacing_gives_a_file_that_all_may_read(tmp_path: Path) -> None:
     with replacing(tmp_path / "a") as part:
         part.write_text("new")
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o644
+
+
+def test_device_or_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text)
+        with replacing(pipe) as part:
+            part.write_text("through")
+        assert read.result() == "through"
+    assert pipe.is_fifo()
+    assert names(tmp_path) == ["pipe"]
 
 
 @pytest.mark.parametrize("kind", [OSError, ValueError, KeyboardInterrupt])

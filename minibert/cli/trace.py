@@ -52,7 +52,7 @@ def trace(
     the smallest and the largest value. With --html it writes a page that needs no network, and
     prints the table only where --stages asks for it.
     """
-    from minibert.parity.compare import network_class
+    from minibert.parity.folders import network_class
     from minibert.parity.trace_page import STAGES, page
     from minibert.parity.traced_text import summaries, trace_text
     from minibert.tokenizer import Tokenizer

@@ -46,10 +46,6 @@ def write_page(text: str, path: str | Path) -> None:
     # A folder's name, which a page may show, can hold bytes that are no UTF-8.
     content = text.encode("utf-8", errors="backslashreplace")
     try:
-        if path.exists() and not path.is_file():  # a device or a pipe, which must stay one
-            with path.open("wb") as stream:
-                stream.write(content)
-            return
         with replacing(path) as part:
             part.write_bytes(content)
     except OSError as error:
