@@ -1,21 +1,45 @@
 """What every test shares: shapes checked at run time, the real checkpoint, the public data sets."""
 
+import dataclasses
 import importlib.util
+import inspect
 import os
 from pathlib import Path
+from typing import Any
 
 # Before torch is loaded: threads that spin while they wait would slow down the processes that many
 # tests start beside this one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import jaxtyping
 import pytest
 from browser import find_chromium
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
 
-# Checks every shape in every signature of the package while the tests run. It has to come before
-# the first import of a module of minibert.
-_hook = install_import_hook("minibert", "beartype.beartype")
+_checks_shapes = jaxtyping.jaxtyped
+
+
+def _checks(target: Any = None, *, typechecker: Any) -> Any:
+    """What jaxtyping puts around a function, or the type checker alone where no shape is named.
+
+    Binding the axes costs more than most of these functions do, and one call in fourteen has any.
+    """
+    if target is None:
+        return lambda found: _checks(found, typechecker=typechecker)
+    if inspect.isclass(target):
+        if dataclasses.is_dataclass(target):
+            target.__init__ = _checks(target.__init__, typechecker=typechecker)
+        return target
+    named = inspect.get_annotations(target).values()
+    if any(isinstance(each, str) or "jaxtyping" in repr(each) for each in named):
+        return _checks_shapes(target, typechecker=typechecker)
+    return typechecker(target)
+
+
+# Checks every shape and every type in every signature of the package while the tests run. It has to
+# come before the first import of a module of minibert.
+jaxtyping.jaxtyped = _checks
+_hook = jaxtyping.install_import_hook("minibert", "beartype.beartype")
 
 settings.register_profile(
     "minibert",

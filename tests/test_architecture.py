@@ -6,7 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
+import torch
+from beartype.roar import BeartypeCallHintViolation
+
+from minibert import ops, weights
+from minibert.layout import Packed, Padded
+from minibert.parity.result import Cause
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,23 +85,48 @@ def test_only_reference_tests_import_transformers() -> None:
             assert "pytest.mark.reference" in path.read_text(encoding="utf-8"), path.name
 
 
-def test_importing_minibert_loads_nothing_heavy() -> None:
-    code = "import sys, minibert; print(*sys.modules)"
+# One process for what is asked of a process that has imported nothing yet, torch least of all.
+FRESH = """
+import sys
+sys.modules["minibert.kernels"] = None
+import minibert
+print(*sys.modules)
+minibert.Embedder
+print(*sys.modules)
+import torch
+from minibert.layout import Packed
+from minibert.ops import attention
+q = torch.ones(3, 1, 2)
+print(attention(q, q, q, Packed.from_lengths([3])).sum().item())
+"""
+
+
+@pytest.fixture(scope="module")
+def fresh() -> tuple[set[str], set[str], str]:
+    """The modules loaded by `import minibert`, those with the embedder, a sum without kernels."""
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", FRESH], capture_output=True, text=True, check=True
     )
-    loaded = {name.split(".")[0] for name in result.stdout.split()}
+    first, second, total = result.stdout.splitlines()
+    return set(first.split()), set(second.split()), total
+
+
+def test_importing_minibert_loads_nothing_heavy(fresh: tuple[set[str], set[str], str]) -> None:
+    loaded = {name.split(".")[0] for name in fresh[0]}
+    assert "minibert" in loaded
     heavy = {"torch", "numpy", "tokenizers", "huggingface_hub", "tqdm", "click", "jinja2"}
     assert not loaded & heavy
 
 
-def test_importing_the_embedder_loads_no_hub_and_no_compiler() -> None:
-    code = "import sys, minibert; minibert.Embedder; print(*sys.modules)"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    loaded = set(result.stdout.split())
-    assert not loaded & {"huggingface_hub", "click", "transformers", "torch._dynamo"}
+def test_importing_the_embedder_loads_no_hub_and_no_compiler(
+    fresh: tuple[set[str], set[str], str],
+) -> None:
+    assert "minibert.embed" in fresh[1]
+    assert not fresh[1] & {"huggingface_hub", "click", "transformers", "torch._dynamo"}
+
+
+def test_ops_works_without_the_kernels_package(fresh: tuple[set[str], set[str], str]) -> None:
+    assert fresh[2] == "6.0"
 
 
 def test_every_public_name_can_be_had() -> None:
@@ -107,16 +139,16 @@ def test_every_public_name_can_be_had() -> None:
         minibert.Bert  # noqa: B018 - looking is the test
 
 
-def test_ops_works_without_the_kernels_package() -> None:
-    code = (
-        "import sys; sys.modules['minibert.kernels'] = None\n"
-        "import torch; from minibert.layout import Packed; from minibert.ops import attention\n"
-        "q = torch.ones(3, 1, 2); print(attention(q, q, q, Packed.from_lengths([3])).sum().item())"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "6.0"
+def test_shapes_and_types_are_checked_while_the_tests_run() -> None:
+    q, short = torch.ones(3, 1, 2), torch.ones(2, 1, 2)
+    with pytest.raises(jaxtyping.TypeCheckError):  # two arguments of other lengths
+        ops.attention(q, short, q, Packed.from_lengths([3]))
+    with pytest.raises(jaxtyping.TypeCheckError):  # an axis too few, in a dataclass
+        Padded(1, 3, torch.ones(3, dtype=torch.bool), torch.device("cpu"))
+    with pytest.raises(BeartypeCallHintViolation):  # signatures without a shape
+        weights.resolve(7)  # type: ignore[arg-type]
+    with pytest.raises(BeartypeCallHintViolation):
+        Cause("a name", "advice", residual=0.0, explains="yes")  # type: ignore[arg-type]
 
 
 def test_model_can_be_read_in_one_sitting() -> None:

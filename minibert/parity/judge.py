@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -200,13 +201,13 @@ class Judge:
         """What explains a stage's own error: a known variant, or what the figures show."""
         name, limit = result.stage, FACTOR * (result.local_noise or 0.0)
         kinds = {parts_of(n)[1] for n in (*result.between, name)}
-        rows = self._search_rows(name)
+        part = self._part(name, self._search_rows(name))
         tried: list[tuple[float, int]] = []
         order = [i for i, v in enumerate(VARIANTS) if kinds & v.changes.keys()]
         if likely in order:
             order.insert(0, order.pop(order.index(likely)))
         for index in order:
-            residual = self._residual(name, index, rows)
+            residual = self._residual(name, index, part)
             if residual <= limit and index == likely:
                 tried = [(residual, index)]
                 break
@@ -216,8 +217,8 @@ class Judge:
             best = explaining[0][0]
             near = [i for residual, i in explaining if residual <= max(2 * best, limit / 10)]
             # Those that agree at attended positions may not at padding.
-            index = min(near, key=lambda i: (self._residual(name, i, rows, padding=True), i))
-            whole = self._residual(name, index, None)
+            index = min(near, key=lambda i: (self._residual(name, i, part, padding=True), i))
+            whole = self._residual(name, index, self._part(name))
             if whole <= limit:
                 variant = VARIANTS[index]
                 return Cause(variant.name, variant.advice, whole, True), index
@@ -243,26 +244,24 @@ class Judge:
             return Cause("dropout left on", "call eval()", result.local or 0.0, False)
         return None
 
-    def _residual(
-        self,
-        name: str,
-        index: int,
-        rows: Tensor | None,
-        *,
-        padding: bool = False,
-    ) -> float:
-        """What is left of a stage's error when a variant's mistake is made here too."""
+    def _part(self, name: str, rows: Tensor | None = None) -> "_Part":
+        """Some rows of the batch, or all of them, to try variants of a stage on."""
         inputs, recorded = self.reference.inputs, self._whole
         given, mask = self.given[name].double(), self.mask
         if rows is not None:
             inputs = {n: t[rows] for n, t in inputs.items()}
             recorded = {n: t[rows] for n, t in recorded.items()}
             given, mask = given[rows], mask[rows]
-        rules = {**RULES, **VARIANTS[index].changes}
+        return _Part(inputs, recorded, given, mask)
+
+    def _residual(self, name: str, index: int, part: "_Part", *, padding: bool = False) -> float:
+        """What is left of a stage's error when a variant's mistake is made here too."""
         assert self._double is not None
-        found = self._sliced(name, Replay(self._double, inputs, recorded, rules).again(name))
-        where = attended(name, tuple(given.shape), mask | padding)
-        return _largest(distance(found, given)[where])
+        rules = {**RULES, **VARIANTS[index].changes}
+        replay = Replay(self._double, part.inputs, part.recorded, rules)
+        found = self._sliced(name, replay.again(name))
+        where = attended(name, tuple(part.given.shape), part.mask | padding)
+        return _largest(distance(found, part.given)[where])
 
     def _search_rows(self, name: str) -> Tensor:
         """A few rows to look for causes on: those with the largest errors, and the most padding."""
@@ -271,6 +270,15 @@ class Judge:
         padded = (~self.mask).sum(1).double()
         first = by_row.topk(min(_SEARCH_ROWS - 1, len(by_row))).indices
         return torch.tensor(sorted({*first.tolist(), int(padded.argmax())}))
+
+
+class _Part(NamedTuple):
+    """Some rows of a comparison: inputs, the candidate's stages, the one that is looked at."""
+
+    inputs: dict[str, Tensor]
+    recorded: dict[str, Tensor]
+    given: Tensor
+    mask: Tensor
 
 
 def dtype_name(dtype: torch.dtype) -> str:
