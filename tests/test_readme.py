@@ -81,4 +81,10 @@ def test_command_works_from_any_folder(command: str, tmp_path: Path) -> None:
 
 def test_readme_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+        if target.startswith("http"):
+            continue
+        path, _, heading = target.partition("#")
+        assert (ROOT / path).exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text("utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"\W+", "-", each.lower()).strip("-") for each in headings}
