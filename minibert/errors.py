@@ -35,3 +35,7 @@ class DataError(MinibertError):
 
 class ParityError(MinibertError):
     """A trace, pack or comparison that cannot be made as asked."""
+
+
+class RunError(MinibertError):
+    """A run file, or settings of a training run, that cannot be followed; the key is named."""

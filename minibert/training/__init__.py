@@ -1,0 +1,1 @@
+"""Fine-tuning and pretraining: losses, optimizers, data, the loop, and what reports on it."""
