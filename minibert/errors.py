@@ -33,6 +33,10 @@ class DataError(MinibertError):
     """A file of texts or vectors that cannot be read or written as asked."""
 
 
+class LabelError(MinibertError):
+    """Labels that do not fit what the model gives: their shape, dtype or range."""
+
+
 class ParityError(MinibertError):
     """A trace, pack or comparison that cannot be made as asked."""
 
