@@ -578,10 +578,10 @@ def _answers(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _end_of_span(logits: Tensor, positions: Tensor, mask: Tensor | None) -> LossSum:
-    seq = logits.shape[-1]
+    seq, positions = logits.shape[-1], positions.long()
     inside = (positions >= 0) & (positions < seq)
     if mask is not None:
-        attended = mask.gather(-1, positions.long().clamp(0, seq - 1)[:, None]).squeeze(-1)
+        attended = mask.gather(-1, positions.clamp(0, seq - 1)[:, None]).squeeze(-1)
         inside &= attended
         logits = logits.masked_fill(~mask, -math.inf)
     return cross_entropy(logits, positions.where(inside, IGNORED))
@@ -684,6 +684,7 @@ def _check_classes(
             f"{name} have dtype {labels.dtype}, expected class numbers of dtype torch.int64: for "
             "one-hot rows take argmax(-1), for several labels a row binary_cross_entropy"
         )
+    labels = labels.long()  # 8 bits hold no number of a class past 127
     counted = labels != ignore_index
     wrong = counted & (labels < 0)
     if n_labels is not None:
