@@ -133,6 +133,92 @@ EDITS: tuple[tuple[str, str, str], ...] = (
     ("checkpoint", "        if torch.equal(", "        if not torch.equal("),
     ("checkpoint", "            found.setdefault(other, found[name])", "            pass"),
     ("checkpoint", "    if report.initialised:", "    if False:"),
+    # training/losses
+    (
+        "training/losses",
+        "loss = weights[labels] * -_of_label(log_p, labels)\n",
+        "loss = -_of_label(log_p, labels)\n",
+    ),
+    (
+        "training/losses",
+        "spread = (weights * -log_p).mean(-1)",
+        "spread = (weights * -log_p).sum(-1)",
+    ),
+    ("training/losses", "spread = (weights * -log_p)", "spread = (-log_p)"),
+    ("training/losses", "(1 - label_smoothing) * loss +", "loss +"),
+    ("training/losses", "    if not counted.all():", "    if False:"),
+    ("training/losses", "(gamma * log_rest).exp()", "(gamma * _of_label(log_p, labels)).exp()"),
+    ("training/losses", "(gamma * log_rest).exp()", "log_rest.exp() ** gamma"),
+    (
+        "training/losses",
+        "counts.sum() / (present.sum() * counts)",
+        "counts.sum() / (n_labels * counts)",
+    ),
+    ("training/losses", "weights.where(present, 1.0)", "weights.where(present, 0.0)"),
+    (
+        "training/losses",
+        "start.sum + end.sum, start.count + end.count",
+        "start.sum + end.sum, start.count",
+    ),
+    ("training/losses", "inside &= attended", "pass"),
+    ("training/losses", "logits = logits.masked_fill(~mask, -math.inf)", "pass"),
+    (
+        "training/losses",
+        "backwards = (starts > ends) & (ends != IGNORED)",
+        "backwards = starts > ends",
+    ),
+    ("training/losses", "temperature**2 * (log_p", "temperature * (log_p"),
+    ("training/losses", "log_p = (teacher / temperature)", "log_p = teacher"),
+    ("training/losses", "teacher_logits.detach()", "teacher_logits"),
+    ("training/losses", "(log_p.exp() * (log_p - log_q))", "(log_q.exp() * (log_q - log_p))"),
+    (
+        "training/losses",
+        "w * t * -F.logsigmoid(x) + (1 - t)",
+        "w * (t * -F.logsigmoid(x)) + w * (1 - t)",
+    ),
+    ("training/losses", "-log_yes * (gamma * log_no).exp()", "-log_yes * (gamma * log_yes).exp()"),
+    ("training/losses", "if alpha is None else 1 - yes", "if alpha is None else yes"),
+    ("training/losses", "near * (errors - near / 2)", "near * (errors - near)"),
+    (
+        "training/losses",
+        "normalise(candidates).T / temperature",
+        "normalise(candidates).T * temperature",
+    ),
+    ("training/losses", "normalise(anchors) @", "anchors @"),
+    ("training/losses", "enabled=False", "enabled=True"),
+    ("training/losses", "same & ~own", "same"),
+    ("training/losses", "scores[:, :batch].T", "scores[:, :batch]"),
+    ("training/losses", "(forward.sum + backward.sum) / 2", "forward.sum + backward.sum"),
+    ("training/losses", "torch.cat([positives, hard])", "torch.cat([hard, positives])"),
+    ("training/losses", "scores[:, None] < scores[None, :]", "scores[:, None] > scores[None, :]"),
+    ("training/losses", "torch.cat([gaps.new_zeros(1), gaps])", "gaps"),
+    ("training/losses", "LossSum(len(cosines) * loss,", "LossSum(loss,"),
+    (
+        "training/losses",
+        "- far(anchors, negatives) + margin",
+        "- far(positives, negatives) + margin",
+    ),
+    ("training/losses", "+ margin).clamp(min=0)", "+ margin)"),
+    ("training/losses", "normalise(truncate(each, dim))", "truncate(each, dim)"),
+    ("training/losses", "factor * part.sum for", "part.sum for"),
+    ("training/losses", "    if labels.shape != shape:", "    if labels.numel() != shape.numel():"),
+    ("training/losses", "counted & (labels >= n_labels)", "counted & (labels > n_labels)"),
+    ("training/losses", "wrong = counted & (labels < 0)", "wrong = counted & (labels < -1)"),
+    ("training/losses", "~((t >= 0) & (t <= 1))", "((t < 0) | (t > 1))"),
+    (
+        "training/losses",
+        "return x[counted], t[counted], counted",
+        "return x, t.clamp(min=0), counted",
+    ),
+    ("training/losses", "    labels = labels.long()", "    pass"),
+    ("training/losses", "logits.shape[-1], positions.long()", "logits.shape[-1], positions"),
+    ("training/losses", "    outside = scores.abs() > 1", "    outside = scores.abs() > 5"),
+    (
+        "training/losses",
+        "if values.dtype == torch.float64 else values.float()",
+        "if True else values",
+    ),
+    ("training/losses", "if given.ndim and (like.ndim < 2 or", "if given.ndim and ("),
 )
 
 
@@ -147,8 +233,8 @@ def main() -> None:
         if count != 1:
             raise SystemExit(f"error: {module}.py holds {old!r} {count} times, expected once")
     for module in sorted({module for module, _, _ in edits}):
-        if run_tests(ROOT, [f"tests/test_{module}.py"]):
-            raise SystemExit(f"error: tests/test_{module}.py fails without any edit; mend it first")
+        if run_tests(ROOT, [test_file(module)]):
+            raise SystemExit(f"error: {test_file(module)} fails without any edit; mend it first")
     with ThreadPoolExecutor(arguments.jobs) as pool:
         noticed = list(pool.map(test, edits))
     survivors = [edit for edit, seen in zip(edits, noticed, strict=True) if not seen]
@@ -163,6 +249,11 @@ def source(root: Path, module: str) -> Path:
     return root / "minibert" / f"{module}.py"
 
 
+def test_file(module: str) -> str:
+    """Its tests, by the last name of a module in a folder."""
+    return f"tests/test_{Path(module).name}.py"
+
+
 def test(edit: tuple[str, str, str]) -> bool:
     """Whether the default suite turns red when the edit is made."""
     module, old, new = edit
@@ -175,7 +266,7 @@ def test(edit: tuple[str, str, str]) -> bool:
         edited = path.read_text(encoding="utf-8").replace(old, new)
         compile(edited, path, "exec")  # an edit that is no Python proves nothing
         path.write_text(edited, encoding="utf-8")
-        own = f"tests/test_{module}.py"
+        own = test_file(module)
         seen = any(
             run_tests(copy, selection)
             for selection in ([own], ["tests", f"--ignore={own}", "--ignore=tests/test_readme.py"])
