@@ -43,3 +43,7 @@ class ParityError(MinibertError):
 
 class RunError(MinibertError):
     """A run file, or settings of a training run, that cannot be followed; the key is named."""
+
+
+class TrainingError(MinibertError):
+    """A training run that cannot be made, or go on, as asked."""
