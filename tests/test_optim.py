@@ -416,15 +416,15 @@ def test_adamw_equals_torch_over_200_steps(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("make", [(AdamW, torch.optim.AdamW), (SGD, torch.optim.SGD)])
 def test_parameters_longer_than_a_block_equal_torch(make: tuple[Any, Any]) -> None:
-    # 300,600 elements are two blocks; the small ones before and after share one with their parts.
-    plan = long_plan(torch.float32, [(3,), (5,), (600, 501), (520, 520), (7,)], 3)
+    # 560,800 elements are two blocks; the small ones before and after share one with their parts.
+    plan = long_plan(torch.float32, [(3,), (5,), (800, 701), (520, 520), (7,)], 3)
     assert_equal(run(plan, make[0]), run_torch(plan, make[1]))
 
 
 @pytest.mark.parametrize("transposed", ["parameter", "gradient", "both"])
 def test_memory_order_makes_no_difference(transposed: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    start, *gradients = (torch.randn(601, 503, generator=generator) for _ in range(3))
+    start, *gradients = (torch.randn(801, 701, generator=generator) for _ in range(3))
     values = []
     for turned in (False, True):
         value, grads = start.clone(), [gradient.clone() for gradient in gradients]
@@ -564,7 +564,7 @@ def test_zero_grad_forgets_every_gradient() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(40,), (600, 501)])
+@pytest.mark.parametrize("shape", [(40,), (800, 701)])
 def test_half_precision_is_computed_in_float32_and_rounded_once(
     dtype: torch.dtype, shape: tuple[int, ...]
 ) -> None:
