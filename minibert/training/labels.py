@@ -1,0 +1,165 @@
+"""The label contract: what the labels of each task may be, checked over all rows beforehand.
+
+A task is named, never guessed from its labels.  Each function takes the labels as they stand in the
+data, one a row, and gives what the loss takes; for each that does not fit it calls
+`refuse(row, kind, message)` and goes on, so that all are told of at once.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from minibert.errors import LabelError
+
+Refuse = Callable[[int, str, str], None]
+
+# What stands for a row that was refused: never trained on, for refused rows are dropped or end it.
+_REFUSED = None
+
+
+def label_names(task: str, values: Iterable[Any], given: Sequence[str] = ()) -> tuple[str, ...]:
+    """The names of the labels, in the order of their ids.
+
+    Args:
+        values: what occurs, one a row; of several labels a row a list, of tags too.
+        given: names that the run file lists; they decide, in their order.
+
+    Returns: the given names, or those that occur: by value where all are whole numbers, else in
+        alphabetical order; one more name, "not …", where binary data has one label alone.
+
+    Raises: LabelError for a name given twice, a third label in a binary task, or no label at all.
+    """
+    if given:
+        twice = [name for name, count in Counter(given).items() if count > 1]
+        if twice:
+            raise LabelError(f"labels name {twice[0]!r} twice, expected each once")
+        names = list(given)
+    else:
+        found: set[str] = set()
+        for value in values:
+            found.update(map(_name, value) if isinstance(value, list) else [_name(value)])
+        found.discard("")
+        whole = all(map(_is_whole, found))
+        names = sorted(found, key=int if whole else None)
+    if not names:
+        raise LabelError("the data has no label at all; is [data] label the right column?")
+    if task == "binary":
+        if len(names) > 2:
+            shown = ", ".join(repr(name) for name in names[:6])
+            raise LabelError(
+                f"the data has {len(names)} labels ({shown}), expected 2 for task 'binary'; drop "
+                "the rows of the others, or choose task = 'multiclass'"
+            )
+        if len(names) == 1:
+            names.append(f"not {names[0]}")
+    return tuple(names)
+
+
+def class_targets(values: Sequence[Any], names: Sequence[str], refuse: Refuse) -> list[Any]:
+    """The number of each row's label."""
+    ids = {name: i for i, name in enumerate(names)}
+    targets = []
+    for row, value in enumerate(values):
+        name = _name(value)
+        if name not in ids:
+            refuse(row, "unknown label", _unknown(name, names))
+        targets.append(ids.get(name, _REFUSED))
+    return targets
+
+
+def multilabel_targets(
+    values: Sequence[Sequence[Any]], names: Sequence[str], refuse: Refuse
+) -> list[Any]:
+    """For each row a 1 for each label that it has, and 0 for the others; a row may have none."""
+    ids = {name: i for i, name in enumerate(names)}
+    targets = []
+    for row, labels in enumerate(values):
+        target = [0.0] * len(names)
+        for value in labels:
+            name = _name(value)
+            if name not in ids:
+                refuse(row, "unknown label", _unknown(name, names))
+            else:
+                target[ids[name]] = 1.0
+        targets.append(target)
+    return targets
+
+
+def number_targets(values: Sequence[Any], refuse: Refuse) -> list[Any]:
+    """Each row's number."""
+    targets = []
+    for row, value in enumerate(values):
+        number = math.nan
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except ValueError:
+                number = math.nan
+        if not math.isfinite(number):
+            refuse(row, "no number", f"the label is {value!r}, expected a finite number")
+        targets.append(number)
+    return targets
+
+
+def tag_targets(
+    values: Sequence[Sequence[Any]],
+    words: Sequence[Sequence[str]],
+    names: Sequence[str],
+    refuse: Refuse,
+) -> list[Any]:
+    """For each row the number of each word's tag."""
+    ids = {name: i for i, name in enumerate(names)}
+    targets = []
+    for row, (tags, row_words) in enumerate(zip(values, words, strict=True)):
+        if len(tags) != len(row_words):
+            refuse(
+                row,
+                "tags and words",
+                f"has {len(tags)} tags for {len(row_words)} words, expected one a word",
+            )
+        unknown = [name for name in map(_name, tags) if name not in ids]
+        if unknown:
+            refuse(row, "unknown tag", _unknown(unknown[0], names))
+        targets.append([ids.get(_name(tag), _REFUSED) for tag in tags])
+    return targets
+
+
+def counts(targets: Sequence[Any], n_labels: int) -> list[int]:
+    """How often each label occurs, of whatever shape the targets are."""
+    found = [0] * n_labels
+    for target in targets:
+        if isinstance(target, int):
+            found[target] += 1
+        elif target and isinstance(target[0], float):
+            for label, present in enumerate(target):
+                found[label] += int(present)
+        else:
+            for label in target:
+                if label >= 0:
+                    found[label] += 1
+    return found
+
+
+def _name(value: Any) -> str:
+    """A label as text: 1, 1.0 and "1" are one label, and spaces around a name are no part of it."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _is_whole(name: str) -> bool:
+    return name.removeprefix("-").isdecimal()
+
+
+def _unknown(name: str, names: Sequence[str]) -> str:
+    if not name:
+        return "the label is empty, expected " + _listed(names)
+    near = [known for known in names if known.casefold() == name.casefold()]
+    meant = f"; {near[0]!r}?" if near else ""
+    return f"the label is {name!r}, expected {_listed(names)}{meant}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:6])
+    return f"one of {shown}{', …' if len(names) > 6 else ''}"

@@ -1,0 +1,498 @@
+"""The training loop: `Trainer.run` goes through the updates one by one, and can be read so.
+
+    an update: batch -> portions -> loss as (sum, count) -> backward -> divided by the count of all
+    portions -> clipped -> optimizer at the schedule's rate -> StepRecord
+
+Whoever wants to know what happens is an observer, called after backward, before and after each
+update, and after each evaluation: the log, the progress bar, and whatever else reports on a run.
+"""
+
+import contextlib
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from minibert.errors import CheckpointError, RunError, TrainingError
+from minibert.model import BertModel
+from minibert.training.batches import drawn, epoch_batches, portions
+from minibert.training.examples import Batch, Examples, collate
+from minibert.training.losses import LossSum
+from minibert.training.optim import PRESETS, SGD, AdamW, clip_gradients, parameter_groups
+from minibert.training.run_config import RunConfig
+from minibert.training.schedules import SCHEDULES, Plateau, constant
+from minibert.training.state import Checkpoint, load_state, save_state
+
+Objective = Callable[[nn.Module, Batch], LossSum]
+Evaluation = Callable[[nn.Module], Mapping[str, float]]
+
+_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """What is known of an update."""
+
+    step: int  # counted from 1
+    epoch: int  # counted from 0
+    loss: float  # the mean over what counts
+    count: float  # of what counts: examples, tokens, or the sum of their weights
+    learning_rate: float  # the highest of the groups
+    grad_norm: float  # before it was clipped
+    n_examples: int
+    n_tokens: int
+    seconds: float
+
+
+class Observer:
+    """Told of what happens; each method does nothing unless a subclass wants to know."""
+
+    def after_backward(self, trainer: "Trainer") -> None:
+        """The gradients are there, not yet divided by the count."""
+
+    def before_update(self, trainer: "Trainer") -> None:
+        """The gradients are divided and clipped."""
+
+    def after_update(self, trainer: "Trainer", record: StepRecord) -> None:
+        """The parameters are new."""
+
+    def after_evaluation(self, trainer: "Trainer", metrics: Mapping[str, float]) -> None:
+        """`metrics` are those of the validation examples."""
+
+    def at_end(self, trainer: "Trainer") -> None:
+        """Training is over, or was stopped."""
+
+
+@dataclass
+class Best:
+    """The best evaluation so far, and how many came after it."""
+
+    value: float | None = None
+    step: int = 0
+    since: int = 0
+
+    def update(self, value: float, step: int, *, higher: bool) -> bool:
+        """Note an evaluation; is it the best?"""
+        better = not math.isnan(value) and (
+            self.value is None or (value > self.value if higher else value < self.value)
+        )
+        if better:
+            self.value, self.step, self.since = value, step, 0
+        else:
+            self.since += 1
+        return better
+
+
+@dataclass(eq=False)
+class Trainer:
+    """Trains a network on examples, as a run file says.
+
+    Args:
+        model: what is trained, in float32.
+        objective: the loss of a batch.
+        train: the examples.
+        run: what the run file says.
+        evaluate: measures the network on validation examples; None for no evaluation.
+        metric: which of its figures decides, and whether higher is better.
+        observers: who is told.
+        folder: where checkpoints go; None keeps none.
+        identity: what a checkpoint has to agree with to be gone on from: model and data.
+
+    Raises: RunError for settings that do not fit.
+    """
+
+    model: nn.Module
+    objective: Objective
+    train: Examples
+    run_config: RunConfig
+    target_dtype: torch.dtype = torch.long
+    evaluate: Evaluation | None = None
+    metric: str = "loss"
+    higher_is_better: bool = False
+    observers: Sequence[Observer] = ()
+    folder: Path | None = None
+    identity: Mapping[str, str] = field(default_factory=dict)
+    step: int = 0  # updates done
+    stopping: bool = False  # set from outside: end after this update, as at the end of all
+    best: Best = field(default_factory=Best)
+    n_skipped: int = 0  # updates without anything that counts
+
+    def __post_init__(self) -> None:
+        settings = self.run_config.training
+        if not len(self.train):
+            raise RunError("there is nothing to train on, expected at least one example")
+        self.device = _device(settings.device)
+        self.model.to(self.device)
+        self._epochs: dict[int, list[list[int]]] = {}
+        self.steps_per_epoch = len(self._batches(0))
+        self.total = max(1, math.ceil(settings.epochs * self.steps_per_epoch))
+        self.warmup = round(self.run_config.schedule.warmup_fraction * self.total)
+        self._frozen = frozen_modules(self.model, settings.freeze)
+        if settings.gradient_checkpointing:
+            recompute_activations(self.model)
+        self.optimizer = _optimizer(self.model, self.run_config)
+        self.plateau = None
+        if self.run_config.schedule.name == "plateau":
+            self.plateau = Plateau(
+                mode="max" if self.higher_is_better else "min",
+                factor=self.run_config.schedule.plateau_factor,
+                patience=self.run_config.schedule.plateau_patience,
+            )
+        self.scale = LossScale() if settings.precision == "fp16" else None
+
+    def run(self) -> None:
+        """All updates that are left, with evaluations and checkpoints in between."""
+        settings = self.run_config.training
+        if self.step == 0:
+            torch.manual_seed(settings.seed)  # of dropout, whatever was drawn before
+        while self.step < self.total and not self.stopping:
+            self._mode()
+            epoch, place = divmod(self.step, self.steps_per_epoch)
+            record = self._update(self._batches(epoch)[place], epoch)
+            for observer in self.observers:
+                observer.after_update(self, record)
+            last = self.step == self.total
+            if self.evaluate is not None and (last or self._due(settings.evaluate_every)):
+                self._evaluate()
+            if self.folder is not None and (
+                last or self.stopping or self._due(settings.save_every)
+            ):
+                self.save()
+        for observer in self.observers:
+            observer.at_end(self)
+
+    def _update(self, rows: Sequence[int], epoch: int) -> StepRecord:
+        """One update: the gradients of a batch, and a step of the optimizer."""
+        start = time.perf_counter()
+        total = count = torch.zeros((), dtype=torch.float64)
+        n_tokens = 0
+        for part in portions(rows, self.run_config.training.accumulate):
+            batch = collate(self.train, part, dtype=self.target_dtype).to(self.device)
+            with self._precision():
+                loss = self.objective(self.model, batch)
+            scaled = loss.sum if self.scale is None else loss.sum * self.scale.value
+            scaled.backward()  # type: ignore[no-untyped-call]
+            total = total + loss.sum.detach().double().cpu()
+            count = count + loss.count.detach().double().cpu()
+            n_tokens += batch.n_tokens
+        for observer in self.observers:
+            observer.after_backward(self)
+        mean, counted = float(total), float(count)
+        rate = self._multiplier()
+        norm = 0.0
+        if counted:
+            mean = mean / counted
+            divisor = counted * (1.0 if self.scale is None else self.scale.value)
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            torch._foreach_div_(gradients, divisor)
+            limit = self.run_config.training.max_grad_norm
+            norm = clip_gradients(self.model.parameters(), limit or math.inf)
+            for observer in self.observers:
+                observer.before_update(self)
+            if self._is_usable(mean, norm):
+                self.optimizer.step(rate)
+        else:  # all labels of the batch are ignored
+            self.n_skipped += 1
+        self.optimizer.zero_grad()
+        self.step += 1
+        return StepRecord(
+            step=self.step,
+            epoch=epoch,
+            loss=mean,
+            count=counted,
+            learning_rate=rate * max(group.learning_rate for group in self.optimizer.groups),
+            grad_norm=norm,
+            n_examples=len(rows),
+            n_tokens=n_tokens,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _is_usable(self, loss: float, norm: float) -> bool:
+        """May the optimizer step? In half precision an overflow only lowers the scale.
+
+        Raises: TrainingError for a loss or a gradient that is no number, naming where.
+        """
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        if self.scale is not None:
+            self.scale.update(finite=math.isfinite(norm))
+            if math.isfinite(loss) and self.scale.value >= 1:
+                return finite
+        if finite:
+            return True
+        where = first_not_finite(self.model)
+        what = "the loss" if not math.isfinite(loss) else "the gradient"
+        kept = "" if self.folder is None else f"; the checkpoints in {self.folder} are whole"
+        raise TrainingError(
+            f"{what} of update {self.step + 1} is not finite ({loss}, norm {norm}), first in "
+            f"{where}, expected numbers: nothing was updated{kept}; lower "
+            "optimizer.learning_rate, or take precision = 'bf16' or 'fp32'"
+        )
+
+    def _multiplier(self) -> float:
+        """The share of the highest rate that this update is made with."""
+        schedule = self.run_config.schedule
+        if self.plateau is not None:
+            return constant(self.step, self.total, self.warmup) * self.plateau.multiplier
+        settings: dict[str, Any] = {}
+        if schedule.name == "cosine":
+            settings["restarts"] = schedule.restarts
+        elif schedule.name == "polynomial":
+            settings["power"] = schedule.power
+        return SCHEDULES[schedule.name](self.step, self.total, self.warmup, **settings)
+
+    def _evaluate(self) -> None:
+        assert self.evaluate is not None
+        self.model.eval()
+        with torch.no_grad(), self._precision():
+            metrics = self.evaluate(self.model)
+        value = metrics[self.metric]
+        if self.best.update(value, self.step, higher=self.higher_is_better):
+            self.save_best()
+        if self.plateau is not None:
+            self.plateau.update(value)
+        patience = self.run_config.training.early_stopping_patience
+        if patience is not None and self.best.since >= patience:
+            self.stopping = True
+        for observer in self.observers:
+            observer.after_evaluation(self, metrics)
+
+    def _mode(self) -> None:
+        """Training mode, but for what is frozen, which neither drops nor learns."""
+        until = self.run_config.training.freeze_until_step
+        thawed = until is not None and self.step >= until
+        self.model.train()
+        for module in self._frozen:
+            module.train(thawed)
+            module.requires_grad_(thawed)
+
+    def _batches(self, epoch: int) -> list[list[int]]:
+        """The batches of an epoch; of the last one asked for they are kept."""
+        if epoch not in self._epochs:
+            settings, sampling = self.run_config.training, self.run_config.data.sampling
+            rows: list[int] = []
+            if sampling != "none":
+                rows = drawn(self.train.targets, sampling, seed=settings.seed, epoch=epoch)
+            self._epochs = {
+                epoch: epoch_batches(
+                    self.train.lengths,
+                    settings.batch_size,
+                    seed=settings.seed,
+                    epoch=epoch,
+                    rows=rows,
+                )
+            }
+        return self._epochs[epoch]
+
+    def _due(self, every: str | int) -> bool:
+        return self.step % (every if isinstance(every, int) else self.steps_per_epoch) == 0
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        dtype = _PRECISIONS.get(self.run_config.training.precision)
+        if dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=dtype)
+
+    # ---- checkpoints
+
+    def save(self) -> None:
+        """A checkpoint from which training goes on bit for bit."""
+        assert self.folder is not None
+        tensors = {f"model.{name}": tensor for name, tensor in _weights(self.model).items()}
+        tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        facts: dict[str, Any] = {
+            "identity": dict(self.identity),
+            "run": self.run_config.to_dict(),
+            "best": vars(self.best),
+            "n_skipped": self.n_skipped,
+            "plateau": None if self.plateau is None else self.plateau.state_dict(),
+            "scale": None if self.scale is None else vars(self.scale),
+        }
+        keep = self.run_config.training.keep_checkpoints
+        save_state(self.folder / "checkpoints", self.step, tensors, facts, keep=keep)
+
+    def save_best(self) -> None:
+        """The weights of the best evaluation."""
+        if self.folder is not None:
+            save_state(self.folder / "best", self.step, _weights(self.model), {}, keep=1)
+
+    def resume(self) -> list[str]:
+        """Go on from the newest whole checkpoint; a line about each that is torn.
+
+        Raises: CheckpointError where there is none, or it is of another run: what differs is
+            listed.
+        """
+        assert self.folder is not None
+        found, torn = load_state(self.folder / "checkpoints")
+        if found is None:
+            raise CheckpointError(
+                f"{self.folder}: has no checkpoint to go on from, expected one in checkpoints/; "
+                "start without --resume"
+            )
+        self._check_same_run(found)
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}}
+        for name, tensor in found.tensors.items():
+            kind, _, rest = name.partition(".")
+            parts[kind][rest] = tensor
+        self.model.load_state_dict(parts["model"], strict=False)
+        self.optimizer.load_state_dict(parts["optimizer"])
+        torch.set_rng_state(parts["random"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in parts["random"]:
+            torch.cuda.set_rng_state(parts["random"]["cuda"], self.device)
+        facts = found.facts
+        self.step, self.best = int(facts["step"]), Best(**facts["best"])
+        patience = self.run_config.training.early_stopping_patience
+        self.stopping = patience is not None and self.best.since >= patience
+        self.n_skipped = int(facts["n_skipped"])
+        if self.plateau is not None:
+            self.plateau.load_state_dict(facts["plateau"])
+        if self.scale is not None:
+            self.scale = LossScale(**facts["scale"])
+        return torn
+
+    def restore_best(self) -> None:
+        """Put the best evaluation's weights back into the model."""
+        if self.folder is not None and self.best.value is not None:
+            found, _ = load_state(self.folder / "best")
+            if found is None:
+                raise CheckpointError(f"{self.folder}: the best weights are gone; train again")
+            self.model.load_state_dict(found.tensors, strict=False)
+
+    def _check_same_run(self, found: Checkpoint) -> None:
+        before, now = found.facts.get("run", {}), self.run_config.to_dict()
+        differing = _differences(before, now)
+        known = found.facts.get("identity", {})
+        differing += [f"{k} changed" for k, v in self.identity.items() if known.get(k) != v]
+        if differing:
+            raise CheckpointError(
+                f"{found.folder}: is of another run, expected the same: {'; '.join(differing)}; "
+                "put it back, or start anew in another output folder"
+            )
+
+
+@dataclass
+class LossScale:
+    """What a float16 loss is multiplied by, so that small gradients do not vanish.
+
+    Halved when gradients overflow, and that update left out; doubled after 2,000 that did not.
+    Source: Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740, section 3.2.
+    """
+
+    value: float = 2.0**16
+    since: int = 0
+
+    def update(self, *, finite: bool) -> None:
+        """After an update, whether its gradients were finite."""
+        if not finite:
+            self.value, self.since = self.value / 2, 0
+        elif self.since + 1 == 2000:
+            self.value, self.since = self.value * 2, 0
+        else:
+            self.since += 1
+
+
+def frozen_modules(model: nn.Module, spec: str) -> list[nn.Module]:
+    """The modules that a run file freezes: "embeddings", "encoder", layers as "0-5" or "3".
+
+    Raises: RunError for a part that is none of these, or a layer that is not there.
+    """
+    encoders = [module for module in model.modules() if isinstance(module, BertModel)]
+    found: list[nn.Module] = []
+    for part in filter(None, (part.strip() for part in spec.split(","))):
+        encoder = encoders[0]
+        n_layers = len(encoder.layers)
+        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part)
+        if part == "encoder":
+            found.append(encoder)
+        elif part == "embeddings":
+            found.append(encoder.embeddings)
+        elif match and int(match[1]) <= int(match[2] or match[1]) < n_layers:
+            found += list(encoder.layers[int(match[1]) : int(match[2] or match[1]) + 1])
+        else:
+            raise RunError(
+                f"training.freeze has {part!r}, expected 'embeddings', 'encoder', or layers from "
+                f"0 to {n_layers - 1}, as '0-{n_layers - 1}'"
+            )
+    return found
+
+
+def recompute_activations(model: nn.Module) -> None:
+    """Have each layer compute its activations again for the backward pass, in place of keeping
+    them."""
+    for module in model.modules():
+        if isinstance(module, BertModel):
+            for layer in module.layers:
+                layer.forward = partial(recompute, layer.forward, use_reentrant=False)
+
+
+def first_not_finite(model: nn.Module) -> str:
+    """Where the first parameter is, in the order of the network, that is or has got no numbers."""
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            return f"the values of {name}"
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+            return f"the gradient of {name}"
+    return "the loss"
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter once, under its name; tied ones under their first."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _optimizer(model: nn.Module, run: RunConfig) -> AdamW | SGD:
+    settings = run.optimizer
+    groups = parameter_groups(
+        model,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        l1=settings.l1,
+        head_learning_rate=settings.head_learning_rate,
+        layer_decay=settings.layer_decay,
+    )
+    if settings.name == "sgd":
+        return SGD(groups, momentum=settings.momentum)
+    name = "torch_adamw" if settings.name == "adamw" else settings.name
+    return PRESETS[name](groups)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).splitlines()[0]
+        raise RunError(f"training.device is {name!r}, which is not here: {line}") from None
+    return device
+
+
+def _differences(before: Any, now: Any, where: str = "") -> list[str]:
+    """The keys of a run that changed, as "data.max_length is 64, was 128"."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for name in [*now, *(name for name in before if name not in now)]:
+            inner = f"{where}.{name}" if where else name
+            if inner in _MAY_CHANGE:
+                continue
+            found += _differences(before.get(name), now.get(name), inner)
+        return found
+    return [] if before == now else [f"{where} is {now!r}, was {before!r}"]
+
+
+# What changes nothing of what is computed.
+_MAY_CHANGE = {
+    "output", "training.save_every", "training.keep_checkpoints", "training.device",
+}  # fmt: skip

@@ -1,0 +1,91 @@
+"""The label contract: what fits becomes numbers, what does not is named by its row."""
+
+from typing import Any
+
+import pytest
+
+from minibert.errors import LabelError
+from minibert.training.labels import (
+    class_targets,
+    counts,
+    label_names,
+    multilabel_targets,
+    number_targets,
+    tag_targets,
+)
+
+
+class Refused(list[tuple[int, str, str]]):
+    def __call__(self, row: int, kind: str, message: str) -> None:
+        self.append((row, kind, message))
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "names"),
+    [
+        ("multiclass", ["b", "a", "b", "c"], ("a", "b", "c")),
+        ("multiclass", ["10", "9", "1"], ("1", "9", "10")),
+        ("multiclass", [1, 0, 1.0, "0"], ("0", "1")),
+        ("multiclass", [" a", "a "], ("a",)),
+        ("binary", ["spam", "ham"], ("ham", "spam")),
+        ("binary", ["spam", "spam"], ("spam", "not spam")),
+        ("multilabel", [["joy", "fear"], [], ["joy"]], ("fear", "joy")),
+        ("tokens", [["O", "B-x"], ["I-x"]], ("B-x", "I-x", "O")),
+        ("multiclass", ["-1", "1"], ("-1", "1")),
+    ],
+)
+def test_names_are_those_that_occur(task: str, values: list[Any], names: tuple[str, ...]) -> None:
+    assert label_names(task, values) == names
+
+
+def test_given_names_decide_in_their_order() -> None:
+    assert label_names("binary", ["a"], ["pos", "neg"]) == ("pos", "neg")
+    with pytest.raises(LabelError, match="labels name 'a' twice"):
+        label_names("multiclass", [], ["a", "b", "a"])
+
+
+def test_a_third_label_of_a_binary_task_is_refused() -> None:
+    with pytest.raises(LabelError, match=r"3 labels \('0', '1', '2'\), expected 2 .*multiclass"):
+        label_names("binary", [0, 1, 2, 1])
+    with pytest.raises(LabelError, match="no label at all"):
+        label_names("multiclass", [""])
+
+
+def test_classes_become_numbers_and_unknown_ones_are_refused() -> None:
+    refused = Refused()
+    assert class_targets(["pos", "neg", "Pos", "", 3], ["neg", "pos"], refused) == [
+        1, 0, None, None, None,
+    ]  # fmt: skip
+    assert [(row, kind) for row, kind, _ in refused] == [(i, "unknown label") for i in (2, 3, 4)]
+    assert refused[0][2] == "the label is 'Pos', expected one of 'neg', 'pos'; 'pos'?"
+    assert refused[1][2] == "the label is empty, expected one of 'neg', 'pos'"
+
+
+def test_several_labels_become_ones_and_zeros() -> None:
+    refused = Refused()
+    found = multilabel_targets([["a", "c"], [], ["b", "z"]], ["a", "b", "c"], refused)
+    assert found == [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    assert [(row, kind) for row, kind, _ in refused] == [(2, "unknown label")]
+
+
+def test_numbers_are_finite() -> None:
+    refused = Refused()
+    found = number_targets(["2.5", 3, " 1 ", "x", "nan", float("inf"), True, None], refused)
+    assert found[:3] == [2.5, 3.0, 1.0]
+    assert [row for row, _, _ in refused] == [3, 4, 5, 6, 7]
+    assert refused[0][2] == "the label is 'x', expected a finite number"
+
+
+def test_tags_are_one_a_word() -> None:
+    refused = Refused()
+    words = [["a", "b"], ["c"], ["d"]]
+    found = tag_targets([["O", "B-x"], ["O", "O"], ["I-y"]], words, ["O", "B-x"], refused)
+    assert found[0] == [0, 1]
+    assert [(row, kind) for row, kind, _ in refused] == [(1, "tags and words"), (2, "unknown tag")]
+    assert "has 2 tags for 1 words" in refused[0][2]
+
+
+def test_counts_of_every_shape_of_targets() -> None:
+    assert counts([0, 2, 2], 3) == [1, 0, 2]
+    assert counts([[1.0, 0.0], [1.0, 1.0]], 2) == [2, 1]
+    assert counts([[0, 1, -100], [1]], 2) == [1, 2]
