@@ -30,7 +30,7 @@ class TextError(MinibertError):
 
 
 class DataError(MinibertError):
-    """A file of texts or vectors that cannot be read or written as asked."""
+    """A file of texts, rows or vectors that cannot be read or written as asked."""
 
 
 class LabelError(MinibertError):

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
     "errors", "files", "pages", "config", "layout", "ops", "pooling", "sources", "weights",
     "tensor_files", "checkpoint", "model", "heads", "tokenizer_files", "tokenizer", "recipe",
-    "embed", "vectors", "texts", "parity", "training", "cli",
+    "embed", "vectors", "lines", "texts", "parity", "training", "cli",
 )  # fmt: skip
 FOLDERS = ("pages", "parity", "training", "cli")  # whose files import each other
 EXTRAS = {"transformers", "sentence_transformers", "torchmetrics", "matplotlib", "optuna"}
