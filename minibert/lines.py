@@ -96,10 +96,13 @@ class Lines:
         if len(raw) >= MAX_LINE_BYTES:
             raise DataError(
                 f"{self.name}: line {self.number} is longer than {MAX_LINE_BYTES:,} bytes, "
-                "expected lines that end with a line feed; convert the file, for example with tr '\\r' '\\n'"
+                "expected lines that end with a line feed; convert it, for example with "
+                "tr '\\r' '\\n'"
             )
         if self.number == 1:
             raw, start = self._without_mark(raw)
+            if not raw:
+                raise StopIteration
         self.fault = None
         try:
             return raw.decode(self._codec)
