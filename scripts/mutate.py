@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# module, what stands there (once), what to put there
+# module, what stands there (once), what to put there; the tests of a/b.py are test_b.py
 EDITS: tuple[tuple[str, str, str], ...] = (
     # config: defaults, checks, reading and writing
     ("config", "layer_norm_eps: float = 1e-12", "layer_norm_eps: float = 1e-5"),
@@ -308,6 +308,86 @@ EDITS: tuple[tuple[str, str, str], ...] = (
     ),
     ("training/schedules", "return not math.isnan(metric)", "return True"),
     ("training/schedules", "            self.best = metric\n", "            self.best = 0.5\n"),
+    # lines, under texts and rows
+    ("lines", "start + error.start,", "error.start,"),
+    ("lines", 'raw.endswith("\\n".encode(self._codec))', 'raw.endswith(b"\\n")'),
+    ("lines", "        again.put_back(taken[1:])", "        pass"),
+    ("lines", "self._number -= len(lines)", "pass"),
+    ("lines", "if n_reread > MAX_CHARS:", "if False:"),
+    ("lines", "            if not raw:\n                raise StopIteration", "            pass"),
+    # training/rows
+    ("training/rows", "name if times[name] == 1 else number", "name"),
+    ("training/rows", "if wanted in self.names:", "if False:"),
+    ("training/rows", "return itertools.islice(rows, limit)", "return iter(rows)"),
+    ("training/rows", "list(row.values), list(row.values.values())", "list(row.values.values())"),
+    ("training/rows", "if fault is not None and fault.is_utf16:", "if False:"),
+    ("training/rows", "elif (wrong := _wrong_characters(line)) is not None:", "elif False:"),
+    ("training/rows", "for n in range(len(lines))]", "for n in range(1)]"),
+    ("training/rows", "if not row.cells and not row.error:", "if False:"),
+    ("training/rows", "if bad is not None and has_header:", "if False:"),
+    ("training/rows", "n_cells < count or", "False or"),
+    ("training/rows", 'and dialect.extra_columns == "error")', "and False)"),
+    ("training/rows", "cells = row.cells[:count]", "cells = row.cells"),
+    (
+        "training/rows",
+        "            _refuse_absent(columns, reading)\n            if has",
+        "            if has",
+    ),
+    ("training/rows", "at_most = dialect.columns - 1", "at_most = dialect.columns"),
+    (
+        "training/rows",
+        "except (ValueError, RecursionError) as error:",
+        "except ValueError as error:",
+    ),
+    (
+        "training/rows",
+        "    for each in wanted:\n        if fault",
+        "    for each in ():\n        if fault",
+    ),
+    ("training/rows", 'if "\\0" in value:', "if False:"),
+    ("training/rows", "        if not value.isascii():", "        if False:"),
+    ("training/rows", 'line.startswith("# ") and len(cells) != count', 'line.startswith("#")'),
+    ("training/rows", 'cells[0] == "-DOCSTART-" or ', ""),
+    ("training/rows", "elif not all(cells):", "elif False:"),
+    ("training/rows", "sentence = _Sentence(number)", "sentence = _Sentence(number + 1)"),
+    (
+        "training/rows",
+        "        elif not line.strip():\n            document = None",
+        "        elif not line.strip():\n            pass",
+    ),
+    ("training/rows", "if document is None else document", "if True else document"),
+    ("training/rows", "if n_chars > MAX_CHARS:", "if False:"),
+    # training/problems, data_files
+    ("training/problems", "reversed(self.bad)", "self.bad"),
+    ("training/problems", "if path.is_file() and not _is_ours(path):", "if False:"),
+    ("training/problems", "(Path(name), *Path(name).parents)", "(Path(name),)"),
+    ("training/problems", 'errors="backslashreplace", ', ""),
+    ("training/data_files", "if grown > max(_BOMB_BYTES, ", "if grown > max(1 << 60, "),
+    ("training/data_files", '".." in name.split("/") or ', ""),
+    ("training/data_files", "if (file.path, file.member) in seen:", "if False:"),
+    ("training/data_files", "if not chosen and len(tops) == 1:", "if False:"),
+    # training/splits
+    ("training/splits", "if not 0 < fraction < 1:", "if False:"),
+    (
+        "training/splits",
+        "math.floor(fraction * len(rows) + 0.5)",
+        "math.ceil(fraction * len(rows))",
+    ),
+    ("training/splits", "    if len(units) < 2:", "    if False:"),
+    ("training/splits", "else str(value).split()", "else [str(value)]"),
+    ("training/splits", 'if name not in (None, ""):', "if True:"),
+    ("training/splits", "if name not in (None", "if False and name not in (None"),
+    ("training/splits", 'f"{seed}\\0{name}".encode()', 'f"{hash(name)}{seed}".encode()'),
+    ("training/splits", 'f"{seed}\\0{name}"', 'f"{name}"'),
+    ("training/splits", "strata[min((", "strata[max(("),
+    ("training/splits", "for unit in stratum[:-1]:", "for unit in stratum:"),
+    ("training/splits", "len(units[unit]) / 2 <= share", "len(units[unit]) <= share"),
+    ("training/splits", "return chosen or {", "return chosen if True else {"),
+    (
+        "training/splits",
+        "for stratum in strata:\n        share += fraction",
+        "for stratum in strata:\n        share = fraction",
+    ),
 )
 
 

@@ -386,6 +386,12 @@ def test_header_with_too_few_columns_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_header_with_surplus_columns_loses_them_too(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text,n,\na,1,x\nb,2\n")
+    dialect = Dialect(columns=2, extra_columns="ignore")
+    assert values(path, dialect) == [{"text": "a", "n": "1"}, {"text": "b", "n": "2"}]
+
+
 def test_header_alone_and_empty_files_have_no_rows(tmp_path: Path) -> None:
     assert values(write(tmp_path, "a.csv", "text,label")) == []
     for name in ("a.txt", "a.jsonl", "a.conll"):
