@@ -24,6 +24,11 @@ ORDER = (
     "embed", "vectors", "lines", "texts", "parity", "training", "cli",
 )  # fmt: skip
 FOLDERS = ("pages", "parity", "training", "cli")  # whose files import each other
+# The files that import an extra's package, inside the functions that need it.
+NEEDS = {
+    "reference.py": {"transformers", "sentence_transformers"},  # records, where that is asked for
+    "metrics.py": {"torchmetrics"},
+}
 EXTRAS = {"transformers", "sentence_transformers", "torchmetrics", "matplotlib", "optuna"}
 
 
@@ -68,10 +73,11 @@ def test_a_room_imports_only_rooms_before_it(path: Path) -> None:
 @pytest.mark.parametrize("path", rooms(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_package_imports_no_extra_and_no_pickle(path: Path) -> None:
     tops = {name.split(".")[0] for name in imported(path)}
-    if path.name == "reference.py":  # records from transformers, where that is asked for
+    needed = NEEDS.get(path.name, set())
+    for name in needed:
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"^(import|from) (sentence_)?transformers", text, re.MULTILINE)
-        tops -= {"transformers", "sentence_transformers"}
+        assert not re.search(rf"^(import|from) {name}\b", text, re.MULTILINE)
+    tops -= needed
     assert not tops & (EXTRAS | {"pickle", "cloudpickle", "joblib", "shelve", "marshal", "dill"})
     source = path.read_text(encoding="utf-8")
     assert "torch.load" not in source
