@@ -1,0 +1,205 @@
+"""Entity spans from tag sequences, their precision, recall and F1, and the repair of tags.
+
+    B-PER I-PER O B-LOC   ->   (PER, 0, 2) (LOC, 3, 4)
+
+Three schemes are written: BIO (every entity begins with B-), IOB1 (only one that touches another
+of its own type does, as in the files of CoNLL 2003) and BIOES (E- at the end, S- for one word
+alone; also called IOBES).  They are all read by one lenient rule, so that what a network predicts
+needs to be valid in none of them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple, get_args
+
+from minibert.errors import LabelError
+
+Scheme = Literal["BIO", "IOB1", "BIOES"]
+
+_NO_TYPE = "_"  # of tags that are a letter alone, as seqeval has it
+
+
+class Span(NamedTuple):
+    label: str
+    start: int
+    stop: int  # the first position behind it
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many spans were right, predicted and wanted; an empty denominator gives 0."""
+
+    n_right: int
+    n_predicted: int
+    n_target: int
+
+    @property
+    def precision(self) -> float:
+        return self.n_right / self.n_predicted if self.n_predicted else 0.0
+
+    @property
+    def recall(self) -> float:
+        return self.n_right / self.n_target if self.n_target else 0.0
+
+    @property
+    def f1(self) -> float:
+        both = self.n_predicted + self.n_target
+        return 2 * self.n_right / both if both else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SpanScores:
+    """Counts over all spans (their figures are the micro averages), and by type, sorted."""
+
+    total: Counts
+    by_type: dict[str, Counts]
+
+
+class Repaired(NamedTuple):
+    tags: list[str]
+    n_repaired: int
+
+
+def spans_of(tags: Sequence[str]) -> list[Span]:
+    """The entities of one sequence, in any scheme, valid or not, in order.
+
+    An entity ends before B-, S-, O or another type, and after E- or S-; any tag but O that goes on
+    with nothing begins one.  So every tag but O is in exactly one entity.
+
+    Source: seqeval's `get_entities` (its default mode), which follows conlleval.
+    Differs: a tag that belongs to no scheme is refused; seqeval warns and reads something into it.
+
+    >>> spans_of(["B-PER", "I-PER", "O", "I-LOC"])
+    [Span(label='PER', start=0, stop=2), Span(label='LOC', start=3, stop=4)]
+    """
+    found: list[Span] = []
+    before = ("O", "")
+    for place, tag in enumerate(tags):
+        prefix, label = _parsed(tag)
+        if prefix in "IE" and before[0] in "BI" and before[1] == label:
+            found[-1] = found[-1]._replace(stop=place + 1)
+        elif prefix != "O":
+            found.append(Span(label, place, place + 1))
+        before = (prefix, label)
+    return found
+
+
+def write_tags(spans: Iterable[Span], length: int, scheme: Scheme = "BIO") -> list[str]:
+    """The tags of a sequence of `length` that holds these spans: the inverse of `spans_of`.
+
+    Raises: LabelError where a span is empty, leaves the sequence, or overlaps the one before it.
+    """
+    _check_scheme(scheme)
+    tags = ["O"] * length
+    before = Span("", 0, 0)
+    for span in sorted(spans, key=lambda span: span.start):
+        label, start, stop = span
+        if not before.stop <= start < stop <= length:
+            raise LabelError(
+                f"{span} does not fit behind {before} into {length} tags; entities cannot overlap"
+            )
+        touches = before.label == label and before.stop == start
+        tags[start:stop] = [_tag("I", label)] * (stop - start)
+        if scheme != "IOB1" or touches:
+            tags[start] = _tag("B", label)
+        if scheme == "BIOES":
+            tags[stop - 1] = _tag("S" if stop - start == 1 else "E", label)
+        before = span
+    return tags
+
+
+def repair(tags: Sequence[str], scheme: Scheme = "BIO") -> Repaired:
+    """Valid BIO with the entities that `spans_of` reads, and how many tags broke `scheme`.
+
+    A tag breaks the scheme where its prefix is not the one that the scheme has there: in BIO an
+    I- that begins an entity, or any E- or S-; in IOB1 a B- that touches nothing; in BIOES a B- that
+    stands alone, an I- at an end, an E- at a beginning, …  A valid sequence counts 0.
+    """
+    spans = spans_of(tags)
+    right = write_tags(spans, len(tags), scheme)
+    broken = sum(a[0] != b[0] for a, b in zip(tags, right, strict=True))
+    return Repaired(write_tags(spans, len(tags)), broken)
+
+
+def scheme_of(names: Iterable[str], sequences: Iterable[Sequence[str]] = ()) -> Scheme | None:
+    """The scheme that these names of tags belong to; None where they are no scheme's (NN, VB, …).
+
+    Names alone cannot tell BIO from IOB1, which have the same; tagged `sequences` can: it is IOB1
+    where I- begins an entity and B- never does without touching one of its type.  Without them,
+    names with B- are BIO, and I- alone is IOB1.
+
+    Raises: LabelError where some of the names are a scheme's and others are not, or O is the only
+    one.
+    """
+    found = list(dict.fromkeys(names))
+    strange = [name for name in found if not _is_tag(name)]
+    letters = {name[0] for name in found if name not in strange} - {"O"}
+    if strange and not letters:
+        return None
+    if strange:
+        raise LabelError(
+            f"{strange[0]!r} stands among tags as {found[0]!r}, expected O, B-, I-, E- or S- and a "
+            "type; rename it, or give its tokens the label -100"
+        )
+    if not letters:
+        raise LabelError(f"the names of the tags are {found}, expected one of an entity at least")
+    if letters & {"E", "S"}:
+        return "BIOES"
+    as_bio = as_iob1 = 0
+    for tags in sequences:
+        as_bio += repair(tags, "BIO").n_repaired
+        as_iob1 += repair(tags, "IOB1").n_repaired
+    if "B" not in letters or (as_bio and not as_iob1):
+        return "IOB1"
+    return "BIO"
+
+
+def span_scores(predicted: Sequence[Sequence[str]], targets: Sequence[Sequence[str]]) -> SpanScores:
+    """Compare the entities of sequences: right is one with the type, start and stop of a target.
+
+    Raises: LabelError where the two do not have the same shape.
+    """
+    if len(predicted) != len(targets):
+        raise LabelError(
+            f"{len(predicted)} predicted sequences stand against {len(targets)} targets, expected "
+            "as many"
+        )
+    right: Counter[str] = Counter()
+    guessed: Counter[str] = Counter()
+    wanted: Counter[str] = Counter()
+    for row, (ours, theirs) in enumerate(zip(predicted, targets, strict=True)):
+        if len(ours) != len(theirs):
+            raise LabelError(
+                f"predicted[{row}] has {len(ours)} tags, expected {len(theirs)} as targets[{row}]"
+            )
+        a, b = spans_of(ours), spans_of(theirs)
+        guessed.update(span.label for span in a)
+        wanted.update(span.label for span in b)
+        right.update(span.label for span in set(a) & set(b))
+    by_type = {
+        label: Counts(right[label], guessed[label], wanted[label])
+        for label in sorted(guessed | wanted)
+    }
+    return SpanScores(Counts(right.total(), guessed.total(), wanted.total()), by_type)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(tag: str) -> tuple[str, str]:
+    if not _is_tag(tag):
+        raise LabelError(f"tag {tag!r} belongs to no scheme, expected O, or B-, I-, E-, S- + type")
+    return tag[0], tag[2:] or _NO_TYPE
+
+
+def _is_tag(tag: str) -> bool:
+    return tag == "O" or (tag[:1] in tuple("BIES") and tag[1:2] in ("", "-"))
+
+
+def _tag(prefix: str, label: str) -> str:
+    return prefix if label == _NO_TYPE else f"{prefix}-{label}"
+
+
+def _check_scheme(scheme: str) -> None:
+    if scheme not in get_args(Scheme):
+        raise LabelError(f"scheme is {scheme!r}, expected one of {', '.join(get_args(Scheme))}")

@@ -1,0 +1,236 @@
+"""Entity spans: read by hand, then as seqeval reads them, and written back in each scheme."""
+
+import warnings
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from seqeval.metrics import f1_score, precision_score, recall_score
+from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
+from strategies import without_type_checks
+
+from minibert.errors import LabelError
+from minibert.training import spans
+from minibert.training.spans import (
+    Scheme,
+    Span,
+    repair,
+    scheme_of,
+    span_scores,
+    spans_of,
+    write_tags,
+)
+
+SCHEMES: tuple[Scheme, ...] = ("BIO", "IOB1", "BIOES")
+
+
+def tags(letters: str = "BIES") -> st.SearchStrategy[list[str]]:
+    """Random tags, valid or not, types and bare letters mixed."""
+    entity = st.builds(
+        lambda letter, label: f"{letter}-{label}" if label else letter,
+        st.sampled_from(letters),
+        st.sampled_from(["PER", "LOC", "PER-x", ""]),
+    )
+    return st.lists(st.just("O") | entity, max_size=8)
+
+
+@st.composite
+def placed(draw: st.DrawFn) -> tuple[list[Span], int]:
+    """Spans that do not overlap, some of them touching, and the length of their sequence."""
+    found, place = [], 0
+    for _ in range(draw(st.integers(0, 4))):
+        start = place + draw(st.integers(0, 2))
+        place = start + draw(st.integers(1, 3))
+        found.append(Span(draw(st.sampled_from(["PER", "LOC", "_"])), start, place))
+    return found, place + draw(st.integers(0, 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("O O", []),
+        ("B-A I-A O B-B", [("A", 0, 2), ("B", 3, 4)]),
+        ("B-A B-A", [("A", 0, 1), ("A", 1, 2)]),
+        ("I-A I-A", [("A", 0, 2)]),  # begins without B-
+        ("B-A I-B", [("A", 0, 1), ("B", 1, 2)]),  # the type changes inside
+        ("B-A I-A E-A", [("A", 0, 3)]),
+        ("S-A I-A", [("A", 0, 1), ("A", 1, 2)]),
+        ("E-A E-A", [("A", 0, 1), ("A", 1, 2)]),
+        ("B-A E-A I-A", [("A", 0, 2), ("A", 2, 3)]),
+        ("I-A S-A", [("A", 0, 1), ("A", 1, 2)]),
+        ("B-A O I-A", [("A", 0, 1), ("A", 2, 3)]),
+        ("B I O S", [("_", 0, 2), ("_", 3, 4)]),
+        ("B-a-b I-a-b I-a-c", [("a-b", 0, 2), ("a-c", 2, 3)]),
+        ("B- I-_", [("_", 0, 2)]),
+    ],
+)
+def test_spans_by_hand(text: str, expected: list[tuple[str, int, int]]) -> None:
+    assert spans_of(text.split()) == expected
+
+
+@pytest.mark.parametrize("tag", ["L-PER", "PER", "BPER", "o", "", "O-PER", "U"])
+def test_tag_of_no_scheme_is_refused(tag: str) -> None:
+    with pytest.raises(LabelError, match=f"tag '{tag}' belongs to no scheme"):
+        spans_of(["O", tag])
+
+
+@settings(max_examples=300)
+@given(tags())
+def test_spans_are_those_of_seqeval(sequence: list[str]) -> None:
+    theirs = [(label, start, last + 1) for label, start, last in get_entities(sequence)]
+    assert spans_of(sequence) == theirs
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(["BI", "BIES", "I", "ES"]), st.data())
+def test_span_scores_are_those_of_seqeval(letters: str, data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.tuples(tags(letters), tags(letters)), min_size=1, max_size=4))
+    predicted = [list(a[: len(b)]) + ["O"] * (len(b) - len(a)) for a, b in rows]
+    targets = [list(b) for _, b in rows]
+    ours = span_scores(predicted, targets)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of seqeval, where there is nothing to divide by
+        total = [score(targets, predicted) for score in (precision_score, recall_score, f1_score)]
+        by_type = precision_recall_fscore_support(targets, predicted)
+    counts = ours.total
+    assert [counts.precision, counts.recall, counts.f1] == pytest.approx(total)
+    found = [(c.precision, c.recall, c.f1, c.n_target) for c in ours.by_type.values()]
+    theirs = list(zip(*(column.tolist() for column in by_type), strict=True))
+    assert len(found) == len(theirs)
+    for a, b in zip(found, theirs, strict=True):
+        assert a == pytest.approx(b)
+
+
+def test_span_scores_by_hand() -> None:
+    scores = span_scores(
+        [["B-A", "I-A", "O", "B-B"], ["B-A"]],
+        [["B-A", "I-A", "O", "B-A"], ["O"]],
+    )
+    assert (scores.total.n_right, scores.total.n_predicted, scores.total.n_target) == (1, 3, 2)
+    assert scores.total.precision == pytest.approx(1 / 3)
+    assert scores.total.recall == 0.5
+    assert scores.total.f1 == pytest.approx(0.4)
+    assert list(scores.by_type) == ["A", "B"]
+    assert (scores.by_type["A"].precision, scores.by_type["A"].recall) == (0.5, 0.5)
+    assert (scores.by_type["B"].n_predicted, scores.by_type["B"].n_target) == (1, 0)
+    assert scores.by_type["B"].recall == scores.by_type["B"].f1 == 0.0
+
+
+def test_span_scores_keep_sequences_apart() -> None:
+    """An entity at the end of one and the beginning of the next are two."""
+    scores = span_scores([["B-A"], ["I-A"]], [["B-A"], ["I-A"]])
+    assert scores.total.n_right == 2
+
+
+def test_span_scores_refuse_other_shapes() -> None:
+    with pytest.raises(LabelError, match=r"^1 predicted sequences stand against 2 targets"):
+        span_scores([["O"]], [["O"], ["O"]])
+    with pytest.raises(LabelError, match=r"^predicted\[1\] has 1 tags, expected 2"):
+        span_scores([["O"], ["O"]], [["O"], ["O", "O"]])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [
+        ("BIO", "B-A I-A B-A O B-B B-A I-A I-A"),
+        ("IOB1", "I-A I-A B-A O I-B I-A I-A I-A"),
+        ("BIOES", "B-A E-A S-A O S-B B-A I-A E-A"),
+    ],
+)
+def test_tags_by_hand(scheme: Scheme, expected: str) -> None:
+    found = [Span("A", 0, 2), Span("A", 2, 3), Span("B", 4, 5), Span("A", 5, 8)]
+    assert write_tags(found[::-1], 8, scheme) == expected.split()
+
+
+@settings(max_examples=100)
+@given(placed(), st.sampled_from(SCHEMES))
+def test_spans_come_back_from_tags_of_every_scheme(
+    case: tuple[list[Span], int], scheme: Scheme
+) -> None:
+    found, length = case
+    written = write_tags(found, length, scheme)
+    assert spans_of(written) == found
+    assert repair(written, scheme) == (write_tags(found, length), 0)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [Span("A", 0, 2), Span("B", 1, 3)],
+        [Span("A", 2, 2)],
+        [Span("A", 2, 4)],
+        [Span("A", -1, 1)],
+    ],
+)
+def test_spans_that_do_not_fit_are_refused(found: Sequence[Span]) -> None:
+    with pytest.raises(LabelError, match="does not fit behind"):
+        write_tags(found, 3)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "text", "expected", "n_repaired"),
+    [
+        ("BIO", "O I-A I-A", "O B-A I-A", 1),
+        ("BIO", "B-A I-B I-B", "B-A B-B I-B", 1),
+        ("BIO", "B-A E-A S-B", "B-A I-A B-B", 2),
+        ("BIO", "B-A I-A B-A", "B-A I-A B-A", 0),
+        ("IOB1", "I-A I-A B-A", "B-A I-A B-A", 0),
+        ("IOB1", "O B-A I-A", "O B-A I-A", 1),
+        ("IOB1", "I-B B-A", "B-B B-A", 1),  # touches another type
+        ("BIOES", "B-A I-A E-A S-B", "B-A I-A I-A B-B", 0),
+        ("BIOES", "B-A O I-A E-A", "B-A O B-A I-A", 2),
+        ("BIOES", "B-A I-A O", "B-A I-A O", 1),
+        ("BIOES", "E-A", "B-A", 1),
+    ],
+)
+def test_repair_by_hand(scheme: Scheme, text: str, expected: str, n_repaired: int) -> None:
+    assert repair(text.split(), scheme) == (expected.split(), n_repaired)
+
+
+@settings(max_examples=150)
+@given(tags(), st.sampled_from(SCHEMES))
+def test_repair_gives_valid_bio_with_the_same_entities(sequence: list[str], scheme: Scheme) -> None:
+    repaired, count = repair(sequence, scheme)
+    assert spans_of(repaired) == spans_of(sequence)
+    assert repair(repaired, "BIO") == (repaired, 0)
+    assert 0 <= count <= sum(tag != "O" for tag in sequence)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("O B-PER I-PER", "BIO"),
+        ("B-PER O", "BIO"),
+        ("O I-PER I-LOC", "IOB1"),
+        ("O B-PER I-PER E-PER S-PER", "BIOES"),
+        ("S-PER O", "BIOES"),
+        ("NN VB DT", None),
+        ("NN O", None),
+    ],
+)
+def test_scheme_of_names(names: str, expected: Scheme | None) -> None:
+    assert scheme_of(names.split()) == expected
+
+
+def test_scheme_of_sequences_tells_bio_from_iob1() -> None:
+    names = ["O", "B-A", "I-A"]
+    bio, iob1 = [["O", "B-A", "I-A"]], [["I-A", "B-A"], ["O", "I-A"]]
+    assert scheme_of(names, bio) == "BIO"
+    assert scheme_of(names, iob1) == "IOB1"
+    assert scheme_of(names, bio + iob1) == "BIO"  # neither's
+    assert scheme_of(names, [["O"]]) == "BIO"
+
+
+def test_scheme_of_refuses_names_of_two_minds() -> None:
+    with pytest.raises(LabelError, match="'X' stands among tags as 'O'"):
+        scheme_of(["O", "B-A", "X"])
+    with pytest.raises(LabelError, match="expected one of an entity"):
+        scheme_of(["O"])
+
+
+def test_unknown_scheme_is_refused() -> None:
+    plain = without_type_checks(spans)
+    with pytest.raises(LabelError, match="scheme is 'BILOU', expected one of BIO, IOB1, BIOES"):
+        plain.repair(["O"], "BILOU")
