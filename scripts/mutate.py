@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 # module, what stands there (once), what to put there; the tests of a/b.py are test_b.py
+# module (with its folder), what stands there (once), what to put there
 EDITS: tuple[tuple[str, str, str], ...] = (
     # config: defaults, checks, reading and writing
     ("config", "layer_norm_eps: float = 1e-12", "layer_norm_eps: float = 1e-5"),
@@ -388,6 +389,102 @@ EDITS: tuple[tuple[str, str, str], ...] = (
         "for stratum in strata:\n        share += fraction",
         "for stratum in strata:\n        share = fraction",
     ),
+    # training/spans
+    (
+        "training/spans",
+        'prefix in "IE" and before[0] in "BI"',
+        'prefix in "IE" and before[0] != "O"',
+    ),
+    ("training/spans", " and before[1] == label:", ":"),
+    ("training/spans", "found[-1]._replace(stop=place + 1)", "found[-1]._replace(stop=place)"),
+    ("training/spans", 'if scheme != "IOB1" or touches:', 'if scheme != "IOB1":'),
+    ("training/spans", "before.label == label and before.stop == start", "before.stop == start"),
+    ("training/spans", '"S" if stop - start == 1 else "E"', '"E"'),
+    ("training/spans", "before.stop <= start < stop", "before.stop <= start <= stop"),
+    (
+        "training/spans",
+        "right = write_tags(spans, len(tags), scheme)",
+        "right = write_tags(spans, len(tags))",
+    ),
+    ("training/spans", "(as_bio and not as_iob1)", "not as_iob1"),
+    ("training/spans", "for span in set(a) & set(b)", "for span in set(a)"),
+    ("training/spans", "for label in sorted(guessed | wanted)", "for label in sorted(wanted)"),
+    ("training/spans", "tag[2:] or _NO_TYPE", "tag[2:]"),
+    ("training/spans", "2 * self.n_right / both", "self.n_right / both"),
+    # training/masking
+    ("training/masking", "(ids != self.pad_id).sum(dim=1)", "free.sum(dim=1)"),
+    ("training/masking", "free = ~_looked_up(self.special, ids)", "free = ids != self.pad_id"),
+    ("training/masking", ".round().clamp(min=1)", ".clamp(min=1)"),
+    ("training/masking", ".round().clamp(min=1)", ".round()"),
+    ("training/masking", "(rank < count[:, None]) & free", "(rank < count[:, None])"),
+    ("training/masking", "labels = ids.masked_fill(~chosen, IGNORED)", "labels = ids.clone()"),
+    ("training/masking", "hidden = chosen & (kind < self.mask_share)", "hidden = chosen"),
+    ("training/masking", "kind < self.mask_share + self.random_share", "kind <= 1"),
+    ("training/masking", "_looked_up(self.insertable, drawn), masked)", "drawn, masked)"),
+    ("training/masking", "begins[:, 1:] &= ~(joined & free[:, :-1])", "begins[:, 1:] &= ~joined"),
+    ("training/masking", " & (word_ids[:, 1:] >= 0)", ""),
+    ("training/masking", "if 0 < size[word] <= room:", "if 0 < size[word]:"),
+    ("training/masking", "if self.mask_share + self.random_share > 1:", "if False:"),
+    (
+        "training/masking",
+        "(number + 1 + _below(len(documents) - 1, generator))",
+        "(number + _below(len(documents), generator))",
+    ),
+    ("training/masking", "place = split if is_random else stop", "place = stop"),
+    (
+        "training/masking",
+        "is_random = stop - place == 1 or _chance(0.5, generator)",
+        "is_random = stop - place == 1",
+    ),
+    ("training/masking", "0 if _chance(0.5, generator) else -1", "-1"),
+    (
+        "training/masking",
+        "wanted = 2 + _below(room - 1, generator) if short else room",
+        "wanted = room",
+    ),
+    # training/scores
+    ("training/scores", "(found < 0) | (found >= n_labels)", "found >= n_labels"),
+    ("training/scores", "wide[:, 1] - wide[:, 0]", "wide[:, 0] - wide[:, 1]"),
+    ("training/scores", "    _check_scores(kept, ruled_out=True)\n", ""),
+    ("training/scores", " | (scores.amax(dim=-1, keepdim=True) == -math.inf)", ""),
+    ("training/scores", "torch.where(odds > 0, found.clamp(min=_HALF_UP), found)", "found"),
+    ("training/scores", "first[1:] = rows[1:] != rows[:-1]", "first[1:] = False"),
+    ("training/scores", "starts.gather(1, ends[:, None])[:, 0]", "logits[0].argmax(dim=1)"),
+    ("training/scores", "ranks = (scores >= right)", "ranks = 1 + (scores > right)"),
+    ("training/scores", "probabilities(odds) > thresholds", "probabilities(odds) >= thresholds"),
+    # training/metrics
+    ("training/metrics", '"perplexity", "rmse", "mae"})', '"rmse", "mae"})'),
+    ("training/metrics", "        return not math.isnan(new)\n", "        return False\n"),
+    ("training/metrics", "return new < old if", "return new <= old if"),
+    ("training/metrics", "if not columns or not len(columns[0]):", "if not columns:"),
+    ("training/metrics", "if each.n_target or each.n_predicted]", "]"),
+    ("training/metrics", "    if max(n_target) == len(targets):", "    if False:"),
+    ("training/metrics", "elif max(n_predicted) == len(targets):", "elif False:"),
+    ("training/metrics", "ranked = ranks.double() / len(levels)", "ranked = scores"),
+    ("training/metrics", "(last - (counts - 1) / 2)[place]", "last[place]"),
+    ("training/metrics", "    centred = centred / centred.abs().max()\n", ""),
+    ("training/metrics", "other = _areas(-odds, 1 - targets)", "other = (roc, pr)"),
+    ("training/metrics", "shared.clamp(min=0)", "shared"),
+    ("training/metrics", 'return (f"not {labels[0]}", labels[0])', "return labels"),
+    ("training/metrics", "    if len(targets) < 2:", "    if False:"),
+    ("training/metrics", "(found == wanted).all(dim=1)", "(found == wanted).any(dim=1)"),
+    ("training/metrics", "right.all(dim=1).double()", "right.any(dim=1).double()"),
+    ("training/metrics", "        self._batches.clear()", "        pass"),
+    # training/calibration
+    ("training/calibration", "middle if middle < high else low", "middle"),
+    ("training/calibration", "if low < high and n_positive:", "if low < high:"),
+    ("training/calibration", "(score, -abs(value - 0.5), value)", "(score, value, value)"),
+    ("training/calibration", "value = 0.5 if low <= 0.5 < high else", "value ="),
+    ("training/calibration", "2 * right / (there + n_positive)", "right / there"),
+    (
+        "training/calibration",
+        "temperature = math.exp(-(low + high) / 2)",
+        "temperature = math.exp((low + high) / 2)",
+    ),
+    ("training/calibration", "math.exp(low)) >= 0:", "math.exp(low)) > 1e9:"),
+    ("training/calibration", "math.exp(high)) <= 0:", "math.exp(high)) < -1e9:"),
+    ("training/calibration", "        _ece(cooled, wanted),", "        _ece(scores, wanted),"),
+    ("training/calibration", "scores = scores - scores.amax(dim=1, keepdim=True)", "pass"),
 )
 
 
