@@ -154,6 +154,15 @@ def test_words_of_word_ids_are_taken_whole() -> None:
     assert seen[1] == {".xx.....", "...xx...", ".....xx."}
 
 
+def test_tokens_of_no_word_are_words_by_themselves() -> None:
+    rows = torch.tensor([[CLS, 6, 7, SEP]])
+    made = masking(whole_words=True)
+    alone = made.mask(rows, generator=seeded(), word_ids=torch.full((1, 4), -1))
+    assert int((alone.labels >= 0).sum()) == 1
+    together = made.mask(rows, generator=seeded(), word_ids=torch.full((1, 4), 2))
+    assert int((together.labels >= 0).sum()) == 0  # two tokens where one is to be predicted
+
+
 def test_words_are_taken_in_any_order() -> None:
     rows = torch.tensor([[CLS, 6, 31, 7, 31, 8, 31, 9, SEP]])
     times = torch.zeros(9)

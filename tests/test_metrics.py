@@ -92,6 +92,14 @@ def test_binary_by_hand() -> None:
     assert report.per_class["yes"].pr_auc == figures["pr_auc"]
 
 
+def test_each_class_of_two_has_its_own_areas() -> None:
+    logits, targets = torch.tensor([2.0, 1.0, -1.0]), torch.tensor([1, 0, 1])
+    report = report_of("binary", logits, targets, labels=("no", "yes"))
+    assert report.per_class["yes"].pr_auc == pytest.approx((1 + 2 / 3) / 2)
+    assert report.per_class["no"].pr_auc == 0.5
+    assert report.per_class["no"].roc_auc == report.per_class["yes"].roc_auc == 0.5
+
+
 def test_multilabel_by_hand() -> None:
     logits = torch.tensor([[1.0, -1.0], [1.0, 1.0], [-1.0, 0.5]])
     targets = torch.tensor([[1, 0], [0, 1], [1, 1]])
@@ -622,6 +630,7 @@ def test_main_figures_and_their_direction() -> None:
         ("macro_f1", 0.5, 0.5, False),
         ("perplexity", 5.0, 6.0, True),
         ("perplexity", 6.0, 5.0, False),
+        ("perplexity", 5.0, 5.0, False),
         ("rmse", 1.0, 2.0, True),
         ("spearman", math.nan, -1.0, False),
         ("spearman", -1.0, math.nan, True),

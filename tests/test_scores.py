@@ -11,7 +11,15 @@ from torch import Tensor
 from minibert.errors import LabelError, TrainingError
 from minibert.training import metrics
 from minibert.training.metrics import Task, metrics_of
-from minibert.training.scores import Logits, decide, probabilities
+from minibert.training.scores import (
+    Logits,
+    decide,
+    gather_binary,
+    gather_contrastive,
+    gather_spans,
+    gather_tokens,
+    probabilities,
+)
 
 LABELS: dict[Task, tuple[str, ...]] = {
     "binary": ("no", "yes"),
@@ -24,6 +32,32 @@ LONG = torch.long
 
 def ids(*shape: int) -> Tensor:
     return torch.zeros(shape, dtype=LONG)
+
+
+def test_two_logits_are_kept_as_their_difference() -> None:
+    odds, targets = gather_binary(torch.tensor([[1.0, 3.0], [0.5, 0.0]]), torch.tensor([1, 0]), 2)
+    assert odds.tolist() == [2.0, -0.5]
+    assert targets.tolist() == [1, 0]
+
+
+def test_tokens_are_kept_with_the_beginnings_of_their_sequences() -> None:
+    logits = torch.eye(3)[torch.tensor([[0, 1, 2], [2, 2, 2], [2, 1, 0]])]
+    targets = torch.tensor([[-100, 1, 0], [-100, -100, -100], [2, -100, 1]])
+    found, wanted, first = gather_tokens(logits, targets, 3)
+    assert found.tolist() == [1, 2, 2, 0]
+    assert wanted.tolist() == [1, 0, 2, 1]
+    assert first.tolist() == [True, False, True, False]
+
+
+def test_an_answer_does_not_end_before_it_begins() -> None:
+    start, end = torch.tensor([[1.0, 0.0, 9.0]]), torch.tensor([[0.0, 9.0, 0.0]])
+    found, _ = gather_spans((start, end), torch.tensor([[0, 0]]), 0)
+    assert found.tolist() == [[0, 1]]
+
+
+def test_equal_candidates_count_as_before_the_right_one() -> None:
+    ranks, _ = gather_contrastive(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([1]), 0)
+    assert ranks.tolist() == [2]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ def fit_thresholds(logits: Tensor, targets: Tensor) -> list[float]:
     same decisions it is the middle one, or 0.5; of decisions that are equally good those whose
     threshold is nearest to 0.5, then the higher.  A label without positive targets keeps 0.5.
 
-
     Raises: LabelError, TrainingError as `Metrics.update`, and without an example.
     """
     odds, wanted = _odds(logits, targets)
@@ -105,21 +104,21 @@ def calibration_error(logits: Tensor, targets: Tensor) -> float:
 
 def _odds(logits: Tensor, targets: Tensor) -> Rows:
     """Log-odds and targets, both (n, labels)."""
+    logits, targets = logits.detach().cpu(), targets.cpu()
     if targets.ndim == 2:
-        width = logits.shape[-1] if logits.ndim else 0
-        odds, wanted = gather_multilabel(logits, targets, width)
+        odds, wanted = gather_multilabel(logits, targets, logits.shape[-1] if logits.ndim else 0)
     else:
         odds, wanted = (column[:, None] for column in gather_binary(logits, targets, 2))
     _check_any(wanted)
-    return odds.detach().cpu(), wanted.cpu()
+    return odds, wanted
 
 
 def _choices(logits: Tensor, targets: Tensor) -> Rows:
     """Scores of exclusive choices (n, choices), of a label those of its absence and it; targets."""
     if targets.ndim == 1 and logits.ndim == 2 and logits.shape[1] > 1:
-        scores, wanted = gather_classes(logits, targets, logits.shape[1])
+        scores, wanted = gather_classes(logits.detach().cpu(), targets.cpu(), logits.shape[1])
         _check_any(wanted)
-        return scores.detach().cpu().double(), wanted.cpu()
+        return scores.double(), wanted
     odds, wanted = (column.flatten() for column in _odds(logits, targets))
     return torch.stack([torch.zeros_like(odds), odds], dim=1), wanted
 

@@ -163,6 +163,12 @@ class Metrics:
 
         Raises: LabelError for targets that do not fit; TrainingError for scores that are NaN.
         """
+        if self.task != "masked_lm":  # whose logits are as wide as the vocabulary
+            # Not every device has float64.
+            targets = targets.cpu()
+            logits = (
+                logits.cpu() if isinstance(logits, Tensor) else (logits[0].cpu(), logits[1].cpu())
+            )
         with torch.no_grad():
             rows = self._kind.gather(logits, targets, len(self.labels))
         self._batches.append(tuple(row.detach().cpu() for row in rows))
@@ -610,7 +616,6 @@ def _correlation(a: Tensor, b: Tensor) -> float:
 
 def _standardised(values: Tensor) -> Tensor:
     centred = values - values.mean()
-    centred = centred / centred.abs().max()
     return centred / centred.square().mean().sqrt()
 
 

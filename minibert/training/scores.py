@@ -117,8 +117,8 @@ def gather_masked_lm(logits: Logits, targets: Tensor, n_labels: int) -> Rows:
     counted = targets != IGNORED
     kept, wanted = scores[counted], _class_ids(targets[counted], scores.shape[-1])
     _check_scores(kept, ruled_out=True)
-    losses = F.cross_entropy(kept.float(), wanted, reduction="none").double()
-    return losses, kept.argmax(dim=-1) == wanted
+    losses = F.cross_entropy(kept.float(), wanted, reduction="none")
+    return losses.cpu().double(), kept.argmax(dim=-1) == wanted
 
 
 def gather_contrastive(logits: Logits, targets: Tensor, n_labels: int) -> Rows:
