@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.errors import WeightsError
-from minibert.files import flush, replacing
+from minibert.files import flush, replacing, try_lock
 from minibert.sources import (
     FileEntry,
     Source,
@@ -335,7 +335,7 @@ def _locked(path: Path, name: str) -> Iterator[None]:
     told = False
     while True:
         with path.open("ab") as stream:
-            held = _try_lock(stream.fileno())
+            held = try_lock(stream.fileno())
             # Its last holder deletes the file, and a lock on a file without a name guards nothing.
             if held and os.fstat(stream.fileno()).st_nlink > 0:
                 try:
@@ -349,21 +349,6 @@ def _locked(path: Path, name: str) -> Iterator[None]:
                 _say(f"another process is fetching {name} into {path.parent}; waiting for it")
             told = True
             time.sleep(0.1)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
 
 
 def _bring(entry: Entry, folder: Path, staging: Path, *, progress: bool | None) -> None:

@@ -23,11 +23,7 @@ TASKS = {
     "multiclass": "one of several labels a text, or a pair of texts",
     "multilabel": "any number of labels a text, or a pair of texts",
     "regression": "a number a text, or a pair of texts, read together",
-    "similarity": "a number a pair of texts, each embedded by itself",
-    "contrastive": "pairs of texts that belong together, each embedded by itself",
     "tokens": "a tag a word",
-    "spans": "where the answer to a question begins and ends in a text",
-    "masked_lm": "the words that were masked in plain text",
 }
 
 Source = str | list[str] | Iterable[Mapping[str, Any]]
@@ -59,7 +55,6 @@ def key(
     return field(default=default, metadata=metadata)
 
 
-_PAIRS = ("similarity", "contrastive")
 _CLASSES = ("binary", "multiclass", "multilabel", "tokens")
 
 
@@ -79,13 +74,17 @@ class DataConfig:
     )
     encoding: str = key("utf-8", "of the files: 'utf-8', 'latin-1', 'utf-16', …")
     delimiter: str | None = key(None, "between columns: ',' for csv, a tab for tsv")
-    quoting: bool = key(True, "do quotation marks enclose a text? false: they are part of it")
-    header: bool = key(True, "does the first row name the columns? false: number them from 1")
-    max_columns: int | None = key(
-        None, "columns a row is cut into, the last takes the rest: 2 for 'label text'", low=1
+    quoting: bool | None = key(
+        None, "do quotation marks enclose a text? false: they are part of it; yes for csv and tsv"
     )
-    extra_columns: str = key(
-        "error", "what more columns than the header has mean", choices=("error", "ignore")
+    header: bool = key(True, "does the first row name the columns? false: number them from 1")
+    columns: int | None = key(
+        None, "how many there are; 2 with delimiter = ' ' for lines such as 'label a text'", low=1
+    )
+    extra_columns: str | None = key(
+        None,
+        "of rows with more columns: refuse them, leave the surplus out, or put it to the last",
+        choices=("error", "ignore", "join"),
     )
     text: str = key("text", "the column of the text, by name or by number from 1")
     text_pair: str | None = key(None, "the column of the second text of a pair")
@@ -106,9 +105,7 @@ class DataConfig:
     validation_rows: int | None = key(None, "take only the first rows of validation", low=1)
     max_length: int = key(128, "tokens of a text, or of a pair, special ones included", low=3)
     long_text: str = key(
-        "truncate",
-        "of longer texts: cut them, refuse them, or take overlapping windows",
-        choices=("truncate", "error", "windows"),
+        "truncate", "of longer texts: cut them, or refuse them", choices=("truncate", "error")
     )
     bad_rows: str = key(
         "error",
@@ -198,11 +195,8 @@ class LossConfig:
     name: str | None = key(
         None,
         "the task's own when not given",
-        choices=(
-            "cross_entropy", "binary_cross_entropy", "focal", "mse", "l1", "huber",
-            "cosine", "cosent", "contrastive",
-        ),
-    )  # fmt: skip
+        choices=("cross_entropy", "binary_cross_entropy", "focal", "mse", "l1", "huber"),
+    )
     class_weights: str | list[float] | None = key(
         None, "'balanced', or a weight a label: rare labels count more", tasks=_CLASSES
     )
@@ -217,8 +211,6 @@ class LossConfig:
         None, "the weight of the present label", above=0, below=1, tasks=("binary", "multilabel")
     )
     huber_delta: float = key(1.0, "where huber turns linear", above=0, tasks=("regression",))
-    temperature: float = key(0.05, "of contrastive", above=0, tasks=_PAIRS)
-    symmetric: bool = key(False, "contrastive in both directions", tasks=_PAIRS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,23 +220,11 @@ class HeadConfig:
     num_labels: int | None = key(
         None, "1 makes a binary head of one logit; else the labels say it", low=1
     )
-    hidden: int | None = key(
-        None, "width of a hidden layer; such a head does not open in transformers", low=1
-    )
     init_std: float | None = key(None, "of the new weights; initializer_range else", above=0)
     dropout: float | None = key(None, "before the classifier, or as saved", low=0, below=1)
     bias_from_prior: bool = key(
         False, "start from the labels' shares, so that rare ones need not be unlearnt"
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """Changes to the tokens of a text, drawn anew each epoch."""
-
-    delete: float = key(0.0, "share of tokens left out", low=0, below=1)
-    swap: float = key(0.0, "share of tokens swapped with their neighbour", low=0, below=1)
-    mask: float = key(0.0, "share of tokens replaced by [MASK]", low=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +243,6 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
     folder: Path = field(default_factory=Path, metadata={"hidden": True})  # paths start from here
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ class Task:
     loss: Loss
     problem_type: str | None
     one_logit: bool = False
+    prior: tuple[float, ...] = ()  # the share of training examples that have each label
     mean: float = 0.0
     scale: float = 1.0
 
@@ -47,10 +48,14 @@ class Task:
 
     def objective(self, model: torch.nn.Module, batch: Batch) -> LossSum:
         """The loss of a batch."""
-        targets = batch.targets
+        return self.judged(model, batch)[0]
+
+    def judged(self, model: torch.nn.Module, batch: Batch) -> tuple[LossSum, Tensor]:
+        """The loss of a batch, and the logits that it comes from."""
+        targets, logits = batch.targets, self.logits(model, batch)
         if self.name == "regression":
             targets = (targets - self.mean) / self.scale
-        return self.loss(self.logits(model, batch), targets)
+        return self.loss(logits, targets), logits
 
     def config(self, config: BertConfig) -> BertConfig:
         """The configuration of a network for this task: its labels, and what they are."""
@@ -80,7 +85,8 @@ def task_of(run: RunConfig, labels: Sequence[str], targets: Sequence[Any]) -> Ta
     Raises: RunError for settings that do not fit the task.
     """
     names = tuple(labels)
-    found = counts(targets, len(names)) if names else []
+    one_logit = run.task == "binary" and run.head.num_labels == 1
+    found = counts(targets, len(names)) if names and not one_logit else []
     if run.task == "regression":
         values = torch.tensor(targets, dtype=torch.float64)
         scale = float(values.std(correction=0)) if len(values) else 1.0
@@ -93,6 +99,7 @@ def task_of(run: RunConfig, labels: Sequence[str], targets: Sequence[Any]) -> Ta
         return Task(
             "multilabel", names, BertForSequenceClassification, torch.float,
             _presence_loss(run, found, len(targets)), "multi_label_classification",
+            prior=tuple(n / max(1, len(targets)) for n in found),
         )  # fmt: skip
     if run.task == "tokens":
         return Task(
@@ -103,19 +110,20 @@ def task_of(run: RunConfig, labels: Sequence[str], targets: Sequence[Any]) -> Ta
             _class_loss(run, [tag for tags in targets for tag in tags], names),
             None,
         )
-    if run.task == "binary" and run.head.num_labels == 1:
-        positives = found[1]
+    if one_logit:
+        positives = sum(map(int, targets))
         return Task(
             "binary", names[1:], BertForSequenceClassification, torch.float,
             _presence_loss(run, [positives], len(targets)), "multi_label_classification",
-            one_logit=True,
+            one_logit=True, prior=(positives / max(1, len(targets)),),
         )  # fmt: skip
     if run.task in ("binary", "multiclass"):
         return Task(
             run.task, names, BertForSequenceClassification, torch.long,
             _class_loss(run, targets, names), "single_label_classification",
+            prior=tuple(n / max(1, len(targets)) for n in found),
         )  # fmt: skip
-    raise RunError(f"task is {run.task!r}, which cannot be trained here yet")
+    raise AssertionError(run.task)  # a RunConfig has no other
 
 
 def _class_loss(run: RunConfig, labels: Sequence[int], names: Sequence[str]) -> Loss:
@@ -198,11 +206,13 @@ def network(run: RunConfig, task: Task) -> Pretrained:
         config = replace(config, classifier_dropout=run.head.dropout)
     torch.manual_seed(run.training.seed)
     model = load(task.head, folder, config, new_head=saved.labels != config.labels)
+    classifier = model.classifier
+    assert isinstance(classifier, torch.nn.Linear)
     if run.head.init_std is not None:
-        initialise(_classifier(model), std=run.head.init_std)
+        initialise(classifier, std=run.head.init_std)
+    if run.head.bias_from_prior and task.prior:
+        shares = torch.tensor(task.prior).clamp(1e-3, 1 - 1e-3)
+        alone = task.problem_type == "multi_label_classification"
+        with torch.no_grad():  # so that the first answer is that share
+            classifier.bias.copy_(shares.logit() if alone else shares.log())
     return model
-
-
-def _classifier(model: Pretrained) -> torch.nn.Module:
-    assert isinstance(model.classifier, torch.nn.Module)
-    return model.classifier

@@ -1,0 +1,222 @@
+"""A training run from its file to a saved model: what `minibert train` does."""
+
+import hashlib
+import json
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from minibert.checkpoint import Pretrained
+from minibert.errors import RunError
+from minibert.files import exclusive, replacing
+from minibert.layout import unpack
+from minibert.tokenizer import Tokenizer
+from minibert.training.dataset import Dataset, read_dataset
+from minibert.training.examples import Examples, each_batch
+from minibert.training.loop import Observer, Trainer
+from minibert.training.losses import IGNORED
+from minibert.training.metrics import LOWER_IS_BETTER, Metrics, Report, metrics_of
+from minibert.training.reporters import Log, Progress
+from minibert.training.run_config import RunConfig
+from minibert.training.tasks import Task, network, task_of
+from minibert.weights import resolve
+
+_EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a run came to; the model is the best one, in evaluation mode, as it was saved."""
+
+    folder: Path
+    model: Pretrained
+    finished: bool  # False where it was stopped: go on with resume
+    validation: Report | None
+    test: Report | None
+    n_skipped: int
+
+
+def train(
+    run: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    observers: Sequence[Observer] = (),
+    show_progress_bar: bool | None = None,
+) -> Outcome:
+    """Train as a run says; its folder then holds the model, the log and the figures.
+
+    SIGINT and SIGTERM end it after the update that is being made, with a checkpoint.
+
+    Args:
+        resume: go on from the newest checkpoint of the folder, bit for bit.
+        overwrite: start anew where the folder holds a run already.
+        observers: told of what happens, beside the log and the bar.
+        show_progress_bar: None shows one on a terminal.
+
+    Raises: the errors of reading the data and loading the model; RunError for a folder that holds
+        a run; CheckpointError for one that holds none to go on from, or another one.
+    """
+    folder = run.path(run.output)
+    with run_folder(folder, resume=resume, overwrite=overwrite):
+        source = resolve(run.model)
+        tokenizer = Tokenizer.from_pretrained(source)
+        data = read_dataset(run, tokenizer)
+        task = task_of(run, data.labels, data.train.targets)
+        model = network(run, task)
+        evaluation = None if data.validation is None else Evaluation(task, data, data.validation)
+        progress = Progress(shown=show_progress_bar)
+        trainer = Trainer(
+            model,
+            task.objective,
+            data.train,
+            run,
+            target_dtype=task.target_dtype,
+            evaluate=evaluation,
+            metric=_metric(run, evaluation),
+            higher_is_better=evaluation is not None and _rises(_metric(run, evaluation)),
+            folder=folder,
+            identity={"data": data.identity, "model": _hash(model)},
+        )
+        torn = trainer.resume() if resume else []
+        for line in torn:
+            progress.say(line)
+        _write_json(folder / "run.json", run.to_dict())
+        if data.split:
+            _write_json(folder / "split.json", data.split)
+        log = Log(folder / "log.jsonl", from_step=trainer.step)
+        trainer.observers = (log, progress, *observers)
+        with stopping_on_signals(trainer):
+            trainer.run()
+        finished = trainer.step == trainer.total or (trainer.best.since > 0 and trainer.stopping)
+        if not finished:
+            return Outcome(folder, model, False, None, None, trainer.n_skipped)
+        trainer.restore_best()
+        model.eval()
+        reports = {
+            name: None if examples is None else Evaluation(task, data, examples).report(model)
+            for name, examples in (("validation", data.validation), ("test", data.test))
+        }
+        task.fold(model)
+        model.save_pretrained(folder / "model")
+        tokenizer.save_pretrained(folder / "model")
+        figures = {name: each.figures for name, each in reports.items() if each is not None}
+        _write_json(folder / "results.json", {"best_step": trainer.best.step, **figures})
+        return Outcome(
+            folder, model, True, reports["validation"], reports["test"], trainer.n_skipped
+        )
+
+
+class Evaluation:
+    """Measures a network on examples; called by the loop, which gets the figures."""
+
+    def __init__(self, task: Task, data: Dataset, examples: Examples) -> None:
+        self.task, self.examples = task, examples
+        self.metrics: Metrics = metrics_of(task.name, data.labels)  # type: ignore[arg-type]
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        return {**self.report(model).figures, "loss": self._loss}
+
+    @torch.no_grad()
+    def report(self, model: nn.Module) -> Report:
+        """All figures of the network, which has to be in evaluation mode."""
+        self.metrics.reset()
+        device = next(model.parameters()).device
+        total = count = 0.0
+        for _, batch in each_batch(self.examples, _EVALUATION_BATCH, dtype=self.task.target_dtype):
+            on_device = batch.to(device)
+            loss, logits = self.task.judged(model, on_device)
+            total, count = total + float(loss.sum), count + float(loss.count)
+            targets = on_device.targets
+            if self.task.name == "tokens":
+                logits = unpack(logits, on_device.layout)
+                targets = unpack(targets, on_device.layout, fill=float(IGNORED))
+            self.metrics.update(self.task.read(logits).float(), targets)
+        self._loss = total / count if count else 0.0
+        return self.metrics.report()
+
+
+@contextmanager
+def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """The folder of a run, for one process at a time.
+
+    Raises: RunError where it holds a run already, or another process is at work in it.
+    """
+    if resume and overwrite:
+        raise RunError("got resume and overwrite, expected one of them")
+    if (folder / "run.json").exists() and not (resume or overwrite):
+        raise RunError(
+            f"{folder}: holds a run already; go on with it by --resume, start anew by --overwrite, "
+            "or give another output"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be made: {error.strerror}") from None
+    with exclusive(folder / ".lock") as held:
+        if not held:
+            raise RunError(f"{folder}: another process is training there; wait for it, or stop it")
+        if overwrite:
+            for name in ("checkpoints", "best", "model"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+        yield
+
+
+@contextmanager
+def stopping_on_signals(trainer: Trainer) -> Iterator[None]:
+    """Within the block SIGINT and SIGTERM end training after the current update, with a checkpoint.
+
+    A second one ends it at once.  In another thread than the main one nothing changes.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        trainer.stopping = True
+        signal.signal(number, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _metric(run: RunConfig, evaluation: Evaluation | None) -> str:
+    """The figure that the best checkpoint is chosen by."""
+    if evaluation is None:
+        return "loss"
+    names = (*evaluation.metrics.names, "loss")
+    name = run.training.metric or evaluation.metrics.main
+    if name not in names:
+        raise RunError(f"training.metric is {name!r}, expected one of {', '.join(names)}")
+    return name
+
+
+def _rises(metric: str) -> bool:
+    return metric not in LOWER_IS_BETTER
+
+
+def _hash(model: nn.Module) -> str:
+    """A hash of all weights."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    with replacing(path) as part:
+        part.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -1,0 +1,374 @@
+"""Training runs from files to saved models: every task, stopped, killed and gone on with."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from minibert import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    Embedder,
+    Tokenizer,
+    cli,
+)
+from minibert.errors import CheckpointError, DataError, LabelError, RunError
+from minibert.training.loop import Observer, StepRecord, Trainer
+from minibert.training.run import Outcome, train
+from minibert.training.run_config import RunConfig
+
+WORDS = ["good", "fine", "nice", "bad", "poor", "sad", "film", "the", "a", "is", "was", "##s"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random encoder with its vocabulary, to start from."""
+    folder = tmp_path_factory.mktemp("small")
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocab), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=16, initializer_range=0.3,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(vocab) + "\n")
+    return folder
+
+
+def sentences(n: int = 40) -> list[dict[str, Any]]:
+    """Films, and whether they are liked."""
+    rows = []
+    for i in range(n):
+        text = f"{WORDS[7 + i % 2]} film is {WORDS[i % 6]} {i}"
+        rows.append({"text": text, "label": "pos" if i % 6 < 3 else "neg"})
+    return rows
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def settings(small: Path, folder: Path, task: str, **tables: Any) -> RunConfig:
+    training = {"epochs": 3, "batch_size": 8, "seed": 1} | tables.pop("training", {})
+    data = {"validation": 0.2} | tables.pop("data")
+    values = {
+        "task": task, "model": str(small), "output": "run", "data": data, "training": training,
+        "optimizer": {"learning_rate": 1e-2}, **tables,
+    }  # fmt: skip
+    return RunConfig.from_dict(values, folder=folder)
+
+
+# ---- tasks
+
+
+def test_binary_run_learns_and_saves_what_opens_everywhere(small: Path, tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", sentences())
+    run = settings(small, tmp_path, "binary", data={"train": "train.csv"}, training={"epochs": 12})
+    outcome = train(run)
+    assert outcome.finished
+    assert outcome.validation is not None
+    assert outcome.validation.figures["macro_f1"] == 1.0
+    assert outcome.test is None
+    folder = tmp_path / "run"
+    model = BertForSequenceClassification.from_pretrained(folder / "model")
+    assert model.config.labels == ("neg", "pos")
+    assert model.config.problem_type == "single_label_classification"
+    tokenizer = Tokenizer.from_pretrained(folder / "model")
+    batch = tokenizer.pad(tokenizer.encode(["the film is good", "a film is sad"]))
+    assert model(**batch).logits.argmax(-1).tolist() == [1, 0]
+    assert Embedder.from_pretrained(folder / "model").encode("a film").shape == (16,)
+    results = json.loads((folder / "results.json").read_text())
+    assert results["validation"]["macro_f1"] == 1.0
+    assert json.loads((folder / "run.json").read_text())["task"] == "binary"
+    sides = json.loads((folder / "split.json").read_text())
+    assert (len(sides["train"]), len(sides["validation"])) == (32, 8)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == list(range(1, 12 * 4 + 1))
+    assert sum("evaluation" in line for line in lines) == 12
+
+
+@pytest.mark.parametrize(
+    ("task", "tables", "figure", "least"),
+    [
+        ("binary", {"head": {"num_labels": 1, "bias_from_prior": True}}, "macro_f1", 0.9),
+        ("multiclass", {"loss": {"name": "focal", "class_weights": "balanced"}}, "macro_f1", 0.9),
+        ("multilabel", {"loss": {"pos_weight": "balanced"}}, "macro_f1", 0.9),
+        ("regression", {"loss": {"name": "huber"}}, "pearson", 0.9),
+    ],
+    ids=["one-logit", "multiclass", "multilabel", "regression"],
+)
+def test_tasks_of_texts_are_learnt(
+    small: Path, tmp_path: Path, task: str, tables: dict[str, Any], figure: str, least: float
+) -> None:
+    rows = sentences()
+    for i, row in enumerate(rows):
+        if task == "multiclass":
+            row["label"] = ("fine", "poor", "odd")[i % 6 // 2]
+        elif task == "multilabel":
+            row["label"] = [name for name, on in (("x", i % 6 < 3), ("y", i % 2)) if on]
+        elif task == "regression":
+            row["label"] = 100.0 + 10 * (i % 6)
+    run = settings(
+        small, tmp_path, task, data={"train": rows, "validation": rows, "test": rows},
+        training={"epochs": 40}, **tables,
+    )  # fmt: skip
+    outcome = train(run)
+    assert outcome.test is not None
+    assert outcome.test.figures[figure] > least
+    model = BertForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+    tokenizer = Tokenizer.from_pretrained(tmp_path / "run" / "model")
+    batch = tokenizer.pad(tokenizer.encode([row["text"] for row in rows[:6]]))
+    logits = model(**batch).logits
+    if task == "regression":  # true numbers, not standardised ones
+        assert (logits[:, 0] - torch.tensor([row["label"] for row in rows[:6]])).abs().max() < 20
+    elif task == "multilabel":
+        assert model.config.problem_type == "multi_label_classification"
+        assert (logits[0, 0] > 0, logits[3, 0] > 0) == (True, False)
+
+
+def test_tags_of_words_are_learnt(small: Path, tmp_path: Path) -> None:
+    lines = []
+    for row in sentences():
+        words = row["text"].split()
+        lines += [f"{w}\t{'B-mood' if w in WORDS[:6] else 'O'}" for w in words] + [""]
+    (tmp_path / "train.conll").write_text("\n".join(lines))
+    run = settings(
+        small, tmp_path, "tokens", data={"train": "train.conll"}, training={"epochs": 10}
+    )
+    outcome = train(run)
+    assert outcome.validation is not None
+    assert outcome.validation.figures["span_f1"] == 1.0
+    model = BertForTokenClassification.from_pretrained(tmp_path / "run" / "model")
+    assert model.config.labels == ("B-mood", "O")
+
+
+def test_prior_is_where_a_head_may_start(small: Path, tmp_path: Path) -> None:
+    rows = [{"text": "a film", "label": "rare" if i % 10 == 0 else "often"} for i in range(100)]
+    seen = []
+
+    class First(Observer):
+        def after_update(self, trainer: Trainer, record: StepRecord) -> None:
+            seen.append(record.loss)
+            trainer.stopping = True
+
+    for on in (False, True):
+        run = settings(
+            small, tmp_path, "binary", data={"train": rows, "validation": rows},
+            training={"batch_size": 100}, head={"bias_from_prior": on, "init_std": 1e-4},
+        )  # fmt: skip
+        train(run, overwrite=True, observers=[First()])
+    entropy = -(0.1 * np.log(0.1) + 0.9 * np.log(0.9))
+    assert seen == pytest.approx([np.log(2), entropy], abs=1e-2)
+
+
+# ---- what does not fit is told before anything is trained
+
+
+def refusal(run: RunConfig, kind: type[Exception]) -> str:
+    with pytest.raises(kind) as caught:
+        train(run)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_all_bad_rows_are_told_of_at_once_or_set_aside(small: Path, tmp_path: Path) -> None:
+    rows = [*sentences(), {"text": "a film", "label": "Pos"}, {"text": "a film", "label": ""}]
+    write_csv(tmp_path / "train.csv", rows)
+    with (tmp_path / "train.csv").open("a") as file:
+        file.write("one,two,three\n")
+    data = {"train": "train.csv", "labels": ["neg", "pos"]}
+    said = refusal(settings(small, tmp_path, "binary", data=data), DataError)
+    assert "3 of 43 rows are bad" in said
+    assert "2 of kind 'unknown label', first" in said
+    assert "train.csv: line 42: the label is 'Pos', expected one of 'neg', 'pos'; 'pos'?" in said
+    run = settings(small, tmp_path, "binary", data={**data, "bad_rows": "quarantine"})
+    assert train(run).finished
+    with (tmp_path / "run" / "rejected.csv").open(newline="") as file:
+        assert [row["kind"] for row in csv.DictReader(file)].count("unknown label") == 2
+
+
+def test_third_label_of_a_binary_task_is_refused_before_the_model_loads(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": i % 3} for i in range(9)]
+    run = settings(tmp_path / "none", tmp_path, "binary", data={"train": rows})
+    # There is no model at all, so the labels would have to be looked at first; but the tokenizer
+    # is needed: the model is what is missed first, and in one line.
+    assert "none" in refusal(run, Exception)
+
+
+def test_settings_that_do_not_fit_are_refused(small: Path, tmp_path: Path) -> None:
+    rows = sentences()
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"data": {"train": ""}}, RunError, "data.train is missing"),
+        ({"data": {"train": rows}, "loss": {"name": "mse"}}, RunError, "expected cross_entropy or"),
+        ({"data": {"train": rows}, "loss": {"class_weights": [1.0]}}, RunError, "has 1 numbers"),
+        ({"data": {"train": rows}, "training": {"metric": "f2"}}, RunError, "metric is 'f2'"),
+        ({"data": {"train": "x.csv"}}, DataError, "x.csv"),
+        ({"data": {"train": rows, "text": "txt"}}, DataError, "no column 'txt'"),
+        (
+            {"data": {"train": [{"text": f"{i}", "label": i} for i in range(5)]}},
+            LabelError,
+            "labels (",
+        ),
+    ]
+    for tables, kind, said in cases:
+        assert said in refusal(settings(small, tmp_path, "binary", **tables), kind)
+
+
+def test_folder_that_holds_a_run_is_not_overwritten_unasked(small: Path, tmp_path: Path) -> None:
+    run = settings(small, tmp_path, "binary", data={"train": sentences()})
+    train(run)
+    before = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    assert "holds a run already" in refusal(run, RunError)
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == before
+    assert train(run, overwrite=True).finished
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == before  # the same run
+    other = settings(small, tmp_path / "other", "binary", data={"train": sentences()})
+    with pytest.raises(CheckpointError, match="no checkpoint to go on from"):
+        train(other, resume=True)
+
+
+def test_two_processes_do_not_share_a_folder(small: Path, tmp_path: Path) -> None:
+    run = settings(small, tmp_path, "binary", data={"train": sentences()})
+
+    class Second(Observer):
+        said = ""
+
+        def after_update(self, trainer: Trainer, record: StepRecord) -> None:
+            if record.step == 1:
+                code = (
+                    "import sys; from pathlib import Path; from minibert.training.run import *\n"
+                    "with run_folder(Path(sys.argv[1]), resume=True, overwrite=False): pass"
+                )
+                result = subprocess.run(
+                    [sys.executable, "-c", code, str(tmp_path / "run")],
+                    capture_output=True, text=True, check=False,
+                )  # fmt: skip
+                self.said = result.stderr
+
+    second = Second()
+    train(run, observers=[second])
+    assert "another process is training there" in second.said
+
+
+# ---- stopped and killed
+
+
+def uninterrupted(small: Path, folder: Path) -> tuple[RunConfig, Outcome]:
+    folder.mkdir()
+    write_csv(folder / "train.csv", sentences(64))
+    toml = f"""
+task = "binary"
+model = "{small}"
+[data]
+train = "train.csv"
+validation = 0.25
+[training]
+epochs = 6
+batch_size = 4
+save_every = 1
+seed = 7
+[optimizer]
+learning_rate = 1e-2
+"""
+    (folder / "run.toml").write_text(toml)
+    run = RunConfig.from_file(folder / "run.toml")
+    return run, train(run)
+
+
+def made(folder: Path) -> Mapping[str, bytes]:
+    """What a run leaves, but for its timings."""
+    last = "checkpoints/step-0000072/tensors.safetensors"
+    names = ("model/model.safetensors", "model/config.json", last, "results.json")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def test_stopped_by_a_signal_it_goes_on_bit_for_bit(small: Path, tmp_path: Path) -> None:
+    uninterrupted(small, tmp_path / "whole")
+    run, _ = uninterrupted(small, tmp_path / "parts")
+
+    class Interrupt(Observer):
+        def after_update(self, trainer: Trainer, record: StepRecord) -> None:
+            if record.step == 17:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped = train(run, overwrite=True, observers=[Interrupt()])
+    assert not stopped.finished
+    assert train(run, resume=True).finished
+    assert made(tmp_path / "parts" / "run") == made(tmp_path / "whole" / "run")
+    assert log_of(tmp_path / "parts" / "run") == log_of(tmp_path / "whole" / "run")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_killed_at_any_moment_it_goes_on_bit_for_bit(small: Path, tmp_path: Path) -> None:
+    """A process is killed again and again, each time a little later, until it comes to the end."""
+    uninterrupted(small, tmp_path / "whole")
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    for name in ("train.csv", "run.toml"):
+        (folder / name).write_bytes((tmp_path / "whole" / name).read_bytes())
+    checkpoints = folder / "run" / "checkpoints"
+    kills = 0
+    for attempt in range(30):
+        resume = ["--resume"] if list(checkpoints.glob("step-*")) else ["--overwrite"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "minibert", "train", str(folder / "run.toml"), *resume],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        before = set(checkpoints.glob("*")) if checkpoints.exists() else set()
+        while process.poll() is None and kills < 2:
+            now = set(checkpoints.glob("*")) if checkpoints.exists() else set()
+            if len(now - before) >= 1:  # at work, perhaps in the middle of a checkpoint
+                time.sleep(0.03 * attempt)
+                process.kill()
+                kills += 1
+                break
+            time.sleep(0.001)
+        if process.wait() == 0:
+            break
+    assert kills == 2
+    assert made(folder / "run") == made(tmp_path / "whole" / "run")
+    assert log_of(folder / "run") == log_of(tmp_path / "whole" / "run")
+
+
+# ---- the command
+
+
+def test_command_prints_a_template_and_trains(
+    small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", "--print-config", "binary"]) == 0
+    text = capfd.readouterr().out
+    text = text.replace('"all-MiniLM-L6-v2"', f'"{small}"')
+    (tmp_path / "run.toml").write_text(text)
+    write_csv(tmp_path / "train.csv", sentences())
+    assert cli.main(["train", str(tmp_path / "run.toml")]) == 0
+    out, err = capfd.readouterr()
+    assert "macro_f1" in out
+    assert f"the model is in {tmp_path / 'run' / 'model'}" in out
+    assert "update 6 of 6" in err
+    assert cli.main(["train", str(tmp_path / "run.toml")]) == 2
+    assert "holds a run already; go on with it by --resume" in capfd.readouterr().err
+    assert cli.main(["train"]) == 2
+    assert "missing RUN.TOML; --print-config TASK writes one" in capfd.readouterr().err
