@@ -462,7 +462,6 @@ EDITS: tuple[tuple[str, str, str], ...] = (
     ("training/metrics", "elif max(n_predicted) == len(targets):", "elif False:"),
     ("training/metrics", "ranked = ranks.double() / len(levels)", "ranked = scores"),
     ("training/metrics", "(last - (counts - 1) / 2)[place]", "last[place]"),
-    ("training/metrics", "return centred / centred.square().mean().sqrt()", "return centred"),
     ("training/metrics", "other = _areas(-odds, 1 - targets)", "other = (roc, pr)"),
     ("training/metrics", "shared.clamp(min=0)", "shared"),
     ("training/metrics", 'return (f"not {labels[0]}", labels[0])', "return labels"),

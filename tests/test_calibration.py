@@ -13,7 +13,12 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from minibert.errors import LabelError, TrainingError
-from minibert.training.calibration import calibration_error, fit_temperature, fit_thresholds
+from minibert.training.calibration import (
+    _best_threshold,
+    calibration_error,
+    fit_temperature,
+    fit_thresholds,
+)
 from minibert.training.metrics import metrics_of
 
 
@@ -107,6 +112,14 @@ def test_thresholds_of_saturated_scores_still_decide() -> None:
     (threshold,) = fit_thresholds(logits, targets)
     assert 0 <= threshold < 1
     assert fit_thresholds(torch.tensor([-800.0]), torch.tensor([1])) == [0.5]
+
+
+def test_threshold_between_neighbouring_numbers_keeps_them_apart() -> None:
+    """The middle of two neighbours is one of them: here the upper one, which 1 does not exceed."""
+    low = math.nextafter(1.0, 0.0)
+    likelihoods = torch.tensor([low, 1.0], dtype=torch.float64)
+    assert (low + 1.0) / 2 == 1.0
+    assert _best_threshold(likelihoods, torch.tensor([0, 1])) == low
 
 
 def drawn(temperature: float, *, n: int = 4000, n_labels: int = 3) -> tuple[Tensor, Tensor]:

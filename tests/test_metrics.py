@@ -159,11 +159,11 @@ def test_spans_by_hand() -> None:
     start = torch.tensor([[0.0, 3, 0, 0], [0, 0, 9, 0], [5, 0, 0, 0], [0, 0, 0, 0]])
     end = torch.tensor([[0.0, 0, 3, 0], [0, 8, 5, 0], [4, 0, 0, 0], [0, 0, 0, 0]])
     # (1, 2) exactly; (2, 2) since no answer ends before it begins; (0, 0) is far off; not counted.
-    targets = torch.tensor([[1, 2], [1, 3], [2, 3], [-100, -100]])
+    targets = torch.tensor([[1, 2], [2, 3], [2, 3], [-100, -100]])
     report = report_of("spans", (start, end), targets)
     assert report.n_examples == 3
     assert report.figures["exact_match"] == pytest.approx(1 / 3)
-    assert report.figures["overlap_f1"] == pytest.approx((1 + 2 / 4 + 0) / 3)
+    assert report.figures["overlap_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     named = QuestionAnsweringOutput(start, end)
     assert report_of("spans", named, targets).figures == report.figures
 

@@ -610,13 +610,7 @@ def _one_kind(targets: Tensor, labels: tuple[str, ...]) -> str:
 def _correlation(a: Tensor, b: Tensor) -> float:
     from torchmetrics.functional import pearson_corrcoef
 
-    # Of scale 1 around 0: torchmetrics warns of small variances and has NaN there.
-    return pearson_corrcoef(_standardised(a), _standardised(b)).item()
-
-
-def _standardised(values: Tensor) -> Tensor:
-    centred = values - values.mean()
-    return centred / centred.square().mean().sqrt()
+    return pearson_corrcoef(a, b).item()
 
 
 def _ranks(values: Tensor) -> Tensor:
