@@ -37,6 +37,8 @@ def main() -> None:
     run(python, "-m", "minibert", "fetch", "all-MiniLM-L6-v2")
     say("testing without transformers")
     run(python, "-m", "pytest", "-q")
+    say("testing what is slow: processes that are killed, examples, large files")
+    run(python, "-m", "pytest", "-q", "-m", "slow and not reference")
     say("testing the wheel")
     test_wheel(python)
     reference = ensure(".venv-reference", {"test", "reference"})

@@ -600,6 +600,7 @@ def one_thread() -> Iterator[dict[str, str]]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_embed_killed_at_any_moment_gives_the_same_file(
     run: Run,
     refused: Callable[..., str],

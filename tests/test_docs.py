@@ -20,6 +20,7 @@ EXAMPLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, code in EXAMPLES.items() if code])
 def test_examples_print_what_they_say(name: str, tmp_path: Path) -> None:
     """The blocks of a page go on from each other; a comment that is a line by itself is printed."""

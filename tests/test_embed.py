@@ -828,6 +828,7 @@ print(peak_mib() - before)
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("unit", "long_text", "bound_mib"),
     [
@@ -1007,6 +1008,7 @@ def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
     return mean[places]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_spearman_of_stsb_is_that_of_sentence_transformers(data: Path, embedder: Embedder) -> None:
     """82.03 on the test split, measured with sentence-transformers 5.7."""

@@ -188,6 +188,7 @@ def test_right_student_is_not_accused(references: Any, dtype: torch.dtype, left:
     assert comparison.cause is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "at", "stage", "cause"), WRONG, ids=[f"{w[0]} {w[1] or ''}" for w in WRONG]
 )

@@ -35,6 +35,7 @@ def test_ci_runs_the_second_command() -> None:
     assert '"-m", "pytest"' in script
 
 
+@pytest.mark.slow
 def test_first_command_prints_a_ranked_search() -> None:
     result = run(sys.executable, "scripts/quickstart.py", cwd=ROOT)
     assert result.returncode == 0, result.stderr
@@ -45,6 +46,7 @@ def test_first_command_prints_a_ranked_search() -> None:
     assert "nights" in ranked[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("python"), ids=["embed", "head"])
 def test_python_example_prints_what_it_says(block: str, tmp_path: Path) -> None:
     result = run(sys.executable, "-c", block, cwd=tmp_path)
@@ -64,6 +66,7 @@ def test_readme_names_every_command() -> None:
     assert names == {command.split()[1] for command in COMMANDS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_works_from_any_folder(command: str, tmp_path: Path) -> None:
     lines = ["A cat sleeps on the sofa.", "The bridge is closed.", "Dogs bark.", "A query, really."]

@@ -320,6 +320,7 @@ def test_stopped_by_a_signal_it_goes_on_bit_for_bit(small: Path, tmp_path: Path)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_bit_for_bit(small: Path, tmp_path: Path) -> None:
     """A process is killed again and again, each time a little later, until it comes to the end."""
     uninterrupted(small, tmp_path / "whole")

@@ -597,6 +597,7 @@ def restore(path: Path, content: dict[str, bytes]) -> None:
 # SIGKILL, at every call that changes the disk.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "mode"),
     [

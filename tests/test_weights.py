@@ -824,7 +824,7 @@ def test_lock_is_taken_again_when_its_file_was_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock, taken = tmp_path / "lock", []
-    try_lock = weights._try_lock
+    try_lock = weights.try_lock
 
     def deleted_first(handle: int) -> bool:
         if not taken:
@@ -832,7 +832,7 @@ def test_lock_is_taken_again_when_its_file_was_deleted(
         taken.append(handle)
         return try_lock(handle)
 
-    monkeypatch.setattr(weights, "_try_lock", deleted_first)
+    monkeypatch.setattr(weights, "try_lock", deleted_first)
     with weights._locked(lock, NAME):
         assert lock.exists()
         with lock.open() as other:
