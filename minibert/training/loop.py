@@ -121,7 +121,8 @@ class Trainer:
     folder: Path | None = None
     identity: Mapping[str, str] = field(default_factory=dict)
     step: int = 0  # updates done
-    stopping: bool = False  # set from outside: end after this update, as at the end of all
+    stopping: bool = False  # set from outside: end after this update, to be gone on with
+    stopped_early: bool = False  # no evaluation was better for as long as its patience
     best: Best = field(default_factory=Best)
     n_skipped: int = 0  # updates without anything that counts
 
@@ -153,7 +154,7 @@ class Trainer:
         settings = self.run_config.training
         if self.step == 0:
             torch.manual_seed(settings.seed)  # of dropout, whatever was drawn before
-        while self.step < self.total and not self.stopping:
+        while self.step < self.total and not (self.stopping or self.stopped_early):
             self._mode()
             epoch, place = divmod(self.step, self.steps_per_epoch)
             record = self._update(self._batches(epoch)[place], epoch)
@@ -162,6 +163,7 @@ class Trainer:
             last = self.step == self.total
             if self.evaluate is not None and (last or self._due(settings.evaluate_every)):
                 self._evaluate()
+            last = last or self.stopped_early
             if self.folder is not None and (
                 last or self.stopping or self._due(settings.save_every)
             ):
@@ -258,11 +260,13 @@ class Trainer:
             self.save_best()
         if self.plateau is not None:
             self.plateau.update(value)
-        patience = self.run_config.training.early_stopping_patience
-        if patience is not None and self.best.since >= patience:
-            self.stopping = True
+        self.stopped_early = self._is_out_of_patience()
         for observer in self.observers:
             observer.after_evaluation(self, metrics)
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self.run_config.training.early_stopping_patience
+        return patience is not None and self.best.since >= patience
 
     def _mode(self) -> None:
         """Training mode, but for what is frozen, which neither drops nor learns."""
@@ -351,8 +355,7 @@ class Trainer:
             torch.cuda.set_rng_state(parts["random"]["cuda"], self.device)
         facts = found.facts
         self.step, self.best = int(facts["step"]), Best(**facts["best"])
-        patience = self.run_config.training.early_stopping_patience
-        self.stopping = patience is not None and self.best.since >= patience
+        self.stopped_early = self._is_out_of_patience()
         self.n_skipped = int(facts["n_skipped"])
         if self.plateau is not None:
             self.plateau.load_state_dict(facts["plateau"])

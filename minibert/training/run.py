@@ -97,8 +97,7 @@ def train(
         trainer.observers = (log, progress, *observers)
         with stopping_on_signals(trainer):
             trainer.run()
-        finished = trainer.step == trainer.total or (trainer.best.since > 0 and trainer.stopping)
-        if not finished:
+        if trainer.step < trainer.total and not trainer.stopped_early:
             return Outcome(folder, model, False, None, None, trainer.n_skipped)
         trainer.restore_best()
         model.eval()
@@ -121,6 +120,7 @@ class Evaluation:
 
     def __init__(self, task: Task, data: Dataset, examples: Examples) -> None:
         self.task, self.examples = task, examples
+        self._loss = 0.0
         self.metrics: Metrics = metrics_of(task.name, data.labels)  # type: ignore[arg-type]
 
     def __call__(self, model: nn.Module) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minibert.checkpoint import Pretrained, initialise
+from minibert.checkpoint import Pretrained, initialise, load
 from minibert.config import BertConfig
 from minibert.errors import RunError
 from minibert.heads import BertForSequenceClassification, BertForTokenClassification
@@ -17,6 +17,7 @@ from minibert.training.examples import Batch
 from minibert.training.labels import counts
 from minibert.training.losses import LossSum
 from minibert.training.run_config import RunConfig
+from minibert.weights import resolve
 
 Loss = Callable[[Tensor, Tensor], LossSum]
 
@@ -190,9 +191,6 @@ def network(run: RunConfig, task: Task) -> Pretrained:
 
     The head is the same for a seed, whatever was drawn before.
     """
-    from minibert.checkpoint import load
-    from minibert.weights import resolve
-
     folder = resolve(run.model)
     saved = BertConfig.from_file(folder / "config.json")
     config = task.config(saved)
