@@ -99,6 +99,7 @@ def test_stage_that_differs_is_missed_and_named(folder: Path, reference: Recordi
     report = check(folder, reference)
     assert missed(report) == ["float64, 30 stages"]  # within float32's bound
     assert report.checks[1].worst == "layers.1.activation"
+    assert "note: minibert parity compare names the first stage that differs" in str(report)
     assert report.checks[1].measured == pytest.approx(1e-8, rel=1e-3)
     stage[0, 1, 2] += 1e-3 * max(1.0, float(stage.abs().max()))
     assert missed(check(folder, reference)) == ["float32, 30 stages", "float64, 30 stages"]

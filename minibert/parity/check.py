@@ -160,6 +160,10 @@ def check(name: str | Path, reference: Recording) -> Report:
             _model(network, reference, "float32", 1e-5),
             _model(kind.from_pretrained(folder, dtype="float64"), reference, "float64", 1e-10),
         ]
+        if not all(each.holds for each in checks):
+            notes.append(
+                "minibert parity compare names the first stage that differs, and the likely cause"
+            )
         if reference.vectors is None:
             notes.append("the reference holds no vectors of sentence-transformers")
         else:
