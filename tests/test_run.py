@@ -209,6 +209,21 @@ def test_settings_that_do_not_fit_are_refused(small: Path, tmp_path: Path) -> No
         ({"data": {"train": ""}}, RunError, "data.train is missing"),
         ({"data": {"train": rows}, "loss": {"name": "mse"}}, RunError, "expected cross_entropy or"),
         ({"data": {"train": rows}, "loss": {"class_weights": [1.0]}}, RunError, "has 1 numbers"),
+        ({"data": {"train": rows}, "loss": {"pos_weight": "balanced"}}, RunError, "class_weights"),
+        (
+            {
+                "data": {"train": rows},
+                "head": {"num_labels": 1},
+                "loss": {"class_weights": "balanced"},
+            },
+            RunError,
+            "take pos_weight",
+        ),
+        (
+            {"data": {"train": rows}, "loss": {"name": "focal", "label_smoothing": 0.1}},
+            RunError,
+            "goes with cross_entropy",
+        ),
         ({"data": {"train": rows}, "training": {"metric": "f2"}}, RunError, "metric is 'f2'"),
         ({"data": {"train": "x.csv"}}, DataError, "x.csv"),
         ({"data": {"train": rows, "text": "txt"}}, DataError, "no column 'txt'"),

@@ -33,11 +33,11 @@ def test_tables_are_read_and_written_back() -> None:
     values = {
         "task": "multilabel",
         "data": {"train": ["a.csv", "b.csv"], "validation": 0.2, "label_separator": ","},
-        "loss": {"name": "focal", "class_weights": [1, 2.5]},
+        "loss": {"name": "focal", "pos_weight": [1, 2.5]},
         "optimizer": {"learning_rate": 1e-4, "layer_decay": 0.9},
     }
     run = RunConfig.from_dict(values)
-    assert run.loss.class_weights == [1, 2.5]
+    assert run.loss.pos_weight == [1, 2.5]
     written = run.to_dict()
     assert written["data"]["train"] == ["a.csv", "b.csv"]
     assert RunConfig.from_dict(written) == run
@@ -69,6 +69,10 @@ def test_rows_may_be_given_in_python() -> None:
         ({"data": {"zzz": 1}}, r"data\.zzz is no key, expected one of train, validation"),
         ({"data": 3}, r"data is 3, expected a table \[data\]"),
         ({"folder": "x"}, "folder is no key"),
+        (
+            {"data": {"label_separator": ","}},
+            r"data\.label_separator is ',', which task 'binary' has no use for; .* multilabel",
+        ),
         ({"training": {"epochs": 0}}, r"training\.epochs is 0, expected a number above 0"),
         ({"training": {"epochs": True}}, r"training\.epochs is True, expected a number"),
         ({"training": {"epochs": float("nan")}}, r"training\.epochs is nan, expected a number"),

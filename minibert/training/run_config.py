@@ -56,6 +56,7 @@ def key(
 
 
 _CLASSES = ("binary", "multiclass", "multilabel", "tokens")
+_ONE_CLASS = ("binary", "multiclass", "tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,13 +199,13 @@ class LossConfig:
         choices=("cross_entropy", "binary_cross_entropy", "focal", "mse", "l1", "huber"),
     )
     class_weights: str | list[float] | None = key(
-        None, "'balanced', or a weight a label: rare labels count more", tasks=_CLASSES
+        None, "'balanced', or a weight a label: rare labels count more", tasks=_ONE_CLASS
     )
     pos_weight: str | list[float] | None = key(
         None, "'balanced', or a weight a label for its presence", tasks=("binary", "multilabel")
     )
     label_smoothing: float = key(
-        0.0, "share of certainty given to all labels", low=0, below=1, tasks=_CLASSES
+        0.0, "share of certainty given to all labels", low=0, below=1, tasks=_ONE_CLASS
     )
     focal_gamma: float = key(2.0, "how much less an easy example counts", low=0, tasks=_CLASSES)
     focal_alpha: float | None = key(
@@ -249,6 +250,14 @@ class RunConfig:
         _check(self, "")
         if not self.task:
             raise RunError(f"task is missing, expected one of {', '.join(TASKS)}")
+        for table, kind in _tables().items():
+            for f in fields(kind):
+                value, tasks = getattr(getattr(self, table), f.name), f.metadata["tasks"]
+                if tasks and self.task not in tasks and value != _default(f):
+                    raise RunError(
+                        f"{table}.{f.name} is {value!r}, which task {self.task!r} has no use for; "
+                        f"it is for {', '.join(tasks)}"
+                    )
 
     @classmethod
     def from_file(cls, path: str | Path) -> "RunConfig":

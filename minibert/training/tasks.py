@@ -130,10 +130,15 @@ def task_of(run: RunConfig, labels: Sequence[str], targets: Sequence[Any]) -> Ta
 def _class_loss(run: RunConfig, labels: Sequence[int], names: Sequence[str]) -> Loss:
     """One right label: cross-entropy, or focal."""
     settings = run.loss
+    for key in ("pos_weight", "focal_alpha"):
+        if getattr(settings, key) is not None:
+            raise RunError(f"loss.{key} goes with one logit a label; take class_weights here")
     weight = _weights("class_weights", settings.class_weights, len(names))
     if settings.class_weights == "balanced":
         weight = losses.balanced_weights(torch.tensor(labels), len(names))
     name = _allowed(run, "cross_entropy", "focal")
+    if name == "focal" and settings.label_smoothing:
+        raise RunError("loss.label_smoothing goes with cross_entropy, not with focal")
     if name == "focal":
         return partial(losses.focal, gamma=settings.focal_gamma, alpha=weight)
     return partial(losses.cross_entropy, weight=weight, label_smoothing=settings.label_smoothing)
@@ -142,7 +147,14 @@ def _class_loss(run: RunConfig, labels: Sequence[int], names: Sequence[str]) -> 
 def _presence_loss(run: RunConfig, found: Sequence[int], n_examples: int) -> Loss:
     """Each label present or absent: binary cross-entropy, or focal."""
     settings = run.loss
+    if settings.class_weights is not None or settings.label_smoothing:
+        raise RunError(
+            "loss.class_weights and label_smoothing go with a logit for each of two labels, and "
+            "head.num_labels is 1; take pos_weight"
+        )
     name = _allowed(run, "binary_cross_entropy", "focal")
+    if name == "focal" and settings.pos_weight is not None:
+        raise RunError("loss.pos_weight goes with binary_cross_entropy; focal has focal_alpha")
     if name == "focal":
         return partial(losses.binary_focal, gamma=settings.focal_gamma, alpha=settings.focal_alpha)
     if settings.pos_weight == "balanced":
