@@ -6,6 +6,7 @@ the file and every parameter of the model; nothing is left out in silence.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import re
@@ -300,6 +301,13 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         raise CheckpointError(
             f"{path}: cannot be written: {error}; free space or choose another folder"
         ) from None
+
+
+def hash_tensors(digest: "hashlib._Hash", tensors: Mapping[str, Tensor]) -> None:
+    """Feed a digest with names, dtypes, shapes and values, in the order of the names."""
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
 
 
 def _current(name: str) -> str:

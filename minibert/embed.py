@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minibert import tensor_files
-from minibert.checkpoint import load, save_tensors
+from minibert.checkpoint import hash_tensors, load, save_tensors
 from minibert.config import BertConfig
 from minibert.errors import CheckpointError, TextError, TokenizerError
 from minibert.layout import Packed
@@ -160,9 +160,7 @@ class Embedder:
         }
         digest.update(json.dumps(facts, sort_keys=True).encode())
         for module in (self.model, *self._dense):
-            for name, tensor in sorted(module.state_dict().items()):
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+            hash_tensors(digest, module.state_dict())
         return digest.hexdigest()
 
     def fingerprint_of(

@@ -1,4 +1,4 @@
-"""Writing files so that an interruption at any instant leaves the earlier one or the new one."""
+"""Files that an interruption at any instant leaves as they were or as they shall be; and locks."""
 
 import contextlib
 import os

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibert.errors import DataError
-from minibert.files import flush, replacing
+from minibert.files import flush, replacing, try_lock
 
 FORMATS = {".npy": "npy", ".safetensors": "safetensors", ".jsonl": "jsonl"}
 TENSOR = "embeddings"  # the tensor of a .safetensors file
@@ -497,15 +497,8 @@ class VectorWriter:
 
 
 def _try_lock(handle: int) -> bool:
-    if sys.platform == "win32":  # which does not let two processes rename one open file
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    # Windows does not let two processes rename one open file.
+    return sys.platform == "win32" or try_lock(handle)
 
 
 def _facts(origin: Origin, texts_sha256: str, with_text: bool) -> dict[str, Any]:

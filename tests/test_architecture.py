@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each may import those before it.
 ORDER = (
-    "errors", "files", "pages", "config", "layout", "ops", "pooling", "sources", "weights",
-    "tensor_files", "checkpoint", "model", "heads", "tokenizer_files", "tokenizer", "recipe",
-    "embed", "vectors", "lines", "texts", "parity", "training", "cli",
+    "errors", "columns", "files", "pages", "config", "layout", "ops", "pooling", "sources",
+    "weights", "tensor_files", "checkpoint", "model", "heads", "tokenizer_files", "tokenizer",
+    "recipe", "embed", "vectors", "lines", "texts", "parity", "training", "cli",
 )  # fmt: skip
 FOLDERS = ("pages", "parity", "training", "cli")  # whose files import each other
 # The files that import an extra's package, inside the functions that need it.

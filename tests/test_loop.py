@@ -291,7 +291,8 @@ class Scores:
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         self.modes.append(model.training)
-        return {"f1": self.scores.pop(0)}
+        score = self.scores.pop(0)
+        return {"f1": score, "loss": score}
 
 
 def test_best_weights_are_kept_and_restored(tmp_path: Path) -> None:
@@ -303,7 +304,7 @@ def test_best_weights_are_kept_and_restored(tmp_path: Path) -> None:
 
     scores = Scores(0.5, 0.8, float("nan"), 0.7)
     found = trainer(
-        settings(training={"epochs": 4}), evaluate=scores, metric="f1", higher_is_better=True,
+        settings(training={"epochs": 4}), evaluate=scores, metric="f1",
         folder=tmp_path, observers=[Keep()],
     )  # fmt: skip
     found.run()
@@ -317,7 +318,7 @@ def test_best_weights_are_kept_and_restored(tmp_path: Path) -> None:
 def test_early_stopping_waits_for_its_patience() -> None:
     run = settings(training={"epochs": 9, "early_stopping_patience": 2})
     scores = Scores(0.5, 0.4, 0.6, 0.6, 0.5, 0.9)
-    found = trainer(run, evaluate=scores, metric="f1", higher_is_better=True)
+    found = trainer(run, evaluate=scores, metric="f1")
     found.run()
     assert found.step == 5 * 3
     assert scores.scores == [0.9]
@@ -326,7 +327,7 @@ def test_early_stopping_waits_for_its_patience() -> None:
 def test_evaluation_comes_as_often_as_asked() -> None:
     records = Records()
     run = settings(training={"evaluate_every": 4})
-    found = trainer(run, evaluate=Scores(1.0, 0.9), metric="f1", observers=[records])
+    found = trainer(run, evaluate=Scores(1.0, 0.9), metric="loss", observers=[records])
     found.run()  # 6 updates: after the 4th and at the end
     assert [m["f1"] for m in records.metrics] == [1.0, 0.9]
     assert (found.best.value, found.best.step) == (0.9, 6)  # lower is better
@@ -339,7 +340,7 @@ def test_plateau_lowers_the_rate() -> None:
         schedule={"name": "plateau", "warmup_fraction": 0.0, "plateau_patience": 0},
     )
     scores = Scores(0.5, 0.4, 0.6, 0.6)
-    trainer(run, evaluate=scores, metric="f1", higher_is_better=True, observers=[records]).run()
+    trainer(run, evaluate=scores, metric="f1", observers=[records]).run()
     rates = [record.learning_rate / 1e-2 for record in records.records]
     assert rates == pytest.approx([1.0] * 6 + [0.5] * 6)
 
@@ -368,7 +369,7 @@ def test_resumed_training_is_that_of_one_go_bit_for_bit(
     records = Records()
     whole = trainer(
         run, folder=tmp_path / "whole", evaluate=Scores(*scores), metric="f1",
-        higher_is_better=True, observers=[records],
+        observers=[records],
     )  # fmt: skip
     whole.run()
     assert whole.total >= 6
@@ -380,7 +381,7 @@ def test_resumed_training_is_that_of_one_go_bit_for_bit(
         torch.manual_seed(k)  # whatever was drawn before
         again = Records()
         resumed = trainer(
-            run, folder=folder, metric="f1", higher_is_better=True, observers=[again],
+            run, folder=folder, metric="f1", observers=[again],
             evaluate=Scores(*scores[k // whole.steps_per_epoch :]),
         )  # fmt: skip
         assert resumed.resume() == []

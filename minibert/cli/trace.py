@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minibert.cli.models import model_options
+from minibert.columns import aligned
 
 if TYPE_CHECKING:
     from minibert.parity.traced_text import StageSummary
@@ -94,10 +95,5 @@ def _print_table(rows: "Sequence[StageSummary]") -> None:
         warning = f"{row.n_not_finite:,} NOT FINITE" if row.n_not_finite else ""
         bounds = (f"{row.low:.3f}", f"{row.high:.3f}") if row.low <= row.high else ("", "")
         lines.append((row.name, str(row.shape), norm, *bounds, warning))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for line in lines:
-        cells = [
-            cell.ljust(width) if i in (0, 1, 5) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        click.echo("  ".join(cells).rstrip())
+    for line in aligned(lines, left=(0, 1, 5)):
+        click.echo(line)

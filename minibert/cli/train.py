@@ -2,7 +2,7 @@
 
 import click
 
-_TASKS = ("binary", "multiclass", "multilabel", "regression", "tokens")  # of `run_config`
+from minibert.training.run_config import TASKS, RunConfig, template
 
 
 @click.command(short_help="Train a model as a run file says.")
@@ -10,7 +10,7 @@ _TASKS = ("binary", "multiclass", "multilabel", "regression", "tokens")  # of `r
 @click.option(
     "--print-config",
     "task",
-    type=click.Choice(_TASKS),
+    type=click.Choice(list(TASKS)),
     help="Print a run file for a task: every key, its meaning and its default.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint, bit for bit.")
@@ -27,8 +27,6 @@ def train(
 
     Ctrl-C ends it after the update that is being made, with a checkpoint to go on from.
     """
-    from minibert.training.run_config import RunConfig, template
-
     if task is not None:
         click.echo(template(task), nl=False)
         return

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minibert.checkpoint import Pretrained
+from minibert.columns import aligned
 from minibert.config import BertConfig
 from minibert.embed import Embedder
 from minibert.errors import ParityError
@@ -90,12 +91,7 @@ class Report:
                     check.worst,
                 )
             )
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [f"model      {self.model}", f"reference  {self.reference}", ""]
-        lines += [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        lines = [f"model      {self.model}", f"reference  {self.reference}", "", *aligned(rows)]
         lines += ["", "scale: the largest value of the stage, at least 1; attended tokens count"]
         lines += [f"note: {note}" for note in self.notes]
         missed = sum(not check.holds for check in self.checks)

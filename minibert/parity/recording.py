@@ -142,14 +142,8 @@ def record(
         step: keep every n-th entry of the last axis of each stage, to save room.
     """
     names = select([stage.name for stage in stages_of(model)], stages)
-    was_training = model.training
-    model.eval()
-    try:
-        found = run(model, inputs, names)
-    finally:
-        model.train(was_training)
     recording = Recording(
-        found,
+        run(model, inputs, names),
         dict(inputs),
         origin=f"minibert {minibert.__version__}",
         network=type(model).__name__,
@@ -173,19 +167,24 @@ def sliced(recording: Recording, step: int) -> Recording:
 
 
 def run(model: nn.Module, inputs: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """The stages of one call."""
+    """The stages of one call in evaluation mode; the network's own mode comes back."""
     if isinstance(model, BertForMultipleChoice):  # each text as a question of one choice
         inputs = {name: tensor[:, None] for name, tensor in inputs.items()}
-    with torch.no_grad(), trace(model, names) as found:
-        model(**inputs)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), trace(model, names) as found:
+            model(**inputs)
+    finally:
+        model.train(was_training)
     return {name: tensor.contiguous() for name, tensor in found.items()}
 
 
 def run_as(
     model: nn.Module, inputs: Mapping[str, Tensor], names: Iterable[str], dtype: str
 ) -> dict[str, Tensor]:
-    """The stages of one call in evaluation mode, computed in the dtype of that name."""
-    return run(copy.deepcopy(model).to(DTYPES[dtype]).eval(), inputs, names)
+    """The stages of one call, computed in the dtype of that name."""
+    return run(copy.deepcopy(model).to(DTYPES[dtype]), inputs, names)
 
 
 def noise_of(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minibert.columns import aligned
+
 # A stage differs when its error is more than so many times the noise of its dtype.
 FACTOR = 10.0
 _SHOWN = 30  # lines of the terminal's table
@@ -166,11 +168,7 @@ def _table(results: list[StageResult]) -> list[str]:
         cause = "" if result.cause is None else result.cause.name
         figures = (f"{result.max_abs:.1e}", f"{times:.3g}", local, f"{result.cosine:.6f}")
         rows.append((result.stage, *figures, result.verdict, cause))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return aligned(rows)
 
 
 def _plain(value: Any) -> Any:

@@ -100,12 +100,7 @@ def trace_text(
         )
     device = next(model.parameters()).device
     inputs = {name: tensor.to(device) for name, tensor in tokenizer.pad([encoding]).items()}
-    was_training = model.training
-    model.eval()
-    try:
-        found = run(model, inputs, stages)
-    finally:
-        model.train(was_training)
+    found = run(model, inputs, stages)
     return TracedText(
         text,
         pair,

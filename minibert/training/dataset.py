@@ -104,10 +104,10 @@ def dialect_of(data: DataConfig) -> Dialect:
 
 def _rows(run: RunConfig, source: Any, limit: int | None, problems: Problems) -> list[Row]:
     data = run.data
-    wanted = _text_columns(run)
-    wanted += data.label if isinstance(data.label, list) else [data.label]
-    if run.task == "tokens":
-        wanted = []  # a sentence has its own columns
+    wanted: list[str] = []
+    if run.task != "tokens":  # a sentence has columns of its own
+        labels = data.label if isinstance(data.label, list) else [data.label]
+        wanted = [*_text_columns(run), *labels]
     if isinstance(source, str):
         source = str(run.path(source))
     elif isinstance(source, list) and all(isinstance(each, str) for each in source):
@@ -218,7 +218,7 @@ def _examples(
     texts = [_texts(run, row, problems) for row in rows]
     bad = {problem.place for problem in problems.bad[n_before:]}
     kept = [i for i, row in enumerate(rows) if row.place not in bad]
-    found = Examples([], [], [], [], [])
+    found = Examples([], [], [])
     for chunk in _chunks(kept, what):
         if run.task == "tokens":
             encodings = tokenizer.encode_words(
@@ -240,8 +240,6 @@ def _examples(
             if run.task == "tokens":
                 target = aligned(target, encoding.word_ids, every=run.data.label_all_pieces)
             found.targets.append(target)
-            found.places.append(_row_id(rows[i], run.data))
-            found.n_cut.append(encoding.n_truncated)
     return found
 
 

@@ -1,7 +1,7 @@
 """Texts and labels as numbers, and the batches that the network gets."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -16,14 +16,12 @@ class Examples:
     """What is trained or evaluated on, tokenised.
 
     `targets` has one entry an example: a class number, a number, a list of numbers for several
-    labels, or a list of tags as long as its ids.  `places` say where each came from.
+    labels, or a list of tags as long as its ids.
     """
 
     ids: list[list[int]]
     types: list[list[int]]
     targets: list[Any]
-    places: list[str] = field(default_factory=list)
-    n_cut: list[int] = field(default_factory=list)  # tokens that found no room
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from minibert.errors import LabelError
+from minibert.lines import listed
 
 Refuse = Callable[[int, str, str], None]
 
@@ -46,10 +47,9 @@ def label_names(task: str, values: Iterable[Any], given: Sequence[str] = ()) -> 
         raise LabelError("the data has no label at all; is [data] label the right column?")
     if task == "binary":
         if len(names) > 2:
-            shown = ", ".join(repr(name) for name in names[:6])
             raise LabelError(
-                f"the data has {len(names)} labels ({shown}), expected 2 for task 'binary'; drop "
-                "the rows of the others, or choose task = 'multiclass'"
+                f"the data has {len(names)} labels ({listed(names)}), expected 2 for task 'binary'; "
+                "drop the rows of the others, or choose task = 'multiclass'"
             )
         if len(names) == 1:
             names.append(f"not {names[0]}")
@@ -154,12 +154,7 @@ def _is_whole(name: str) -> bool:
 
 def _unknown(name: str, names: Sequence[str]) -> str:
     if not name:
-        return "the label is empty, expected " + _listed(names)
+        return f"the label is empty, expected one of {listed(names)}"
     near = [known for known in names if known.casefold() == name.casefold()]
     meant = f"; {near[0]!r}?" if near else ""
-    return f"the label is {name!r}, expected {_listed(names)}{meant}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:6])
-    return f"one of {shown}{', …' if len(names) > 6 else ''}"
+    return f"the label is {name!r}, expected one of {listed(names)}{meant}"

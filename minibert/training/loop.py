@@ -26,6 +26,7 @@ from minibert.model import BertModel
 from minibert.training.batches import drawn, epoch_batches, portions
 from minibert.training.examples import Batch, Examples, collate
 from minibert.training.losses import LossSum
+from minibert.training.metrics import LOWER_IS_BETTER, is_better
 from minibert.training.optim import PRESETS, SGD, AdamW, clip_gradients, parameter_groups
 from minibert.training.run_config import RunConfig
 from minibert.training.schedules import SCHEDULES, Plateau, constant
@@ -79,11 +80,9 @@ class Best:
     step: int = 0
     since: int = 0
 
-    def update(self, value: float, step: int, *, higher: bool) -> bool:
+    def update(self, metric: str, value: float, step: int) -> bool:
         """Note an evaluation; is it the best?"""
-        better = not math.isnan(value) and (
-            self.value is None or (value > self.value if higher else value < self.value)
-        )
+        better = is_better(metric, value, math.nan if self.value is None else self.value)
         if better:
             self.value, self.step, self.since = value, step, 0
         else:
@@ -99,9 +98,9 @@ class Trainer:
         model: what is trained, in float32.
         objective: the loss of a batch.
         train: the examples.
-        run: what the run file says.
+        run_config: what the run file says.
         evaluate: measures the network on validation examples; None for no evaluation.
-        metric: which of its figures decides, and whether higher is better.
+        metric: which of its figures decides.
         observers: who is told.
         folder: where checkpoints go; None keeps none.
         identity: what a checkpoint has to agree with to be gone on from: model and data.
@@ -116,7 +115,6 @@ class Trainer:
     target_dtype: torch.dtype = torch.long
     evaluate: Evaluation | None = None
     metric: str = "loss"
-    higher_is_better: bool = False
     observers: Sequence[Observer] = ()
     folder: Path | None = None
     identity: Mapping[str, str] = field(default_factory=dict)
@@ -143,7 +141,7 @@ class Trainer:
         self.plateau = None
         if self.run_config.schedule.name == "plateau":
             self.plateau = Plateau(
-                mode="max" if self.higher_is_better else "min",
+                mode="min" if self.metric in LOWER_IS_BETTER else "max",
                 factor=self.run_config.schedule.plateau_factor,
                 patience=self.run_config.schedule.plateau_patience,
             )
@@ -256,7 +254,7 @@ class Trainer:
         with torch.no_grad(), self._precision():
             metrics = self.evaluate(self.model)
         value = metrics[self.metric]
-        if self.best.update(value, self.step, higher=self.higher_is_better):
+        if self.best.update(self.metric, value, self.step):
             self.save_best()
         if self.plateau is not None:
             self.plateau.update(value)
@@ -348,7 +346,7 @@ class Trainer:
         for name, tensor in found.tensors.items():
             kind, _, rest = name.partition(".")
             parts[kind][rest] = tensor
-        self.model.load_state_dict(parts["model"], strict=False)
+        self.model.load_state_dict(parts["model"])
         self.optimizer.load_state_dict(parts["optimizer"])
         torch.set_rng_state(parts["random"]["cpu"])
         if self.device.type == "cuda" and "cuda" in parts["random"]:
@@ -369,7 +367,7 @@ class Trainer:
             found, _ = load_state(self.folder / "best")
             if found is None:
                 raise CheckpointError(f"{self.folder}: the best weights are gone; train again")
-            self.model.load_state_dict(found.tensors, strict=False)
+            self.model.load_state_dict(found.tensors)
 
     def _check_same_run(self, found: Checkpoint) -> None:
         before, now = found.facts.get("run", {}), self.run_config.to_dict()

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from minibert.columns import aligned
 from minibert.errors import LabelError, TrainingError
 from minibert.training.scores import (
     Logits,
@@ -97,14 +98,14 @@ class Report:
                 )
                 for name, row in self.per_class.items()
             ]  # fmt: skip
-            lines += ["", *_aligned(rows)]
+            lines += ["", *aligned(rows, left=(0,))]
         if self.confusion is not None:
             head = ("target \\ predicted", *self.labels)
             body = [
                 (name, *map(str, row))
                 for name, row in zip(self.labels, self.confusion, strict=True)
             ]
-            lines += ["", *_aligned([head, *body])]
+            lines += ["", *aligned([head, *body], left=(0,))]
         return "\n".join(lines)
 
 
@@ -627,14 +628,3 @@ def _sequences(ids: Tensor, first: Tensor, labels: tuple[str, ...]) -> list[list
             found.append([])
         found[-1].append(labels[index])
     return found
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -314,7 +314,8 @@ class _Memory:
         state = {}
         for entry in self.tracked:
             state[f"steps.{entry.name}"] = torch.tensor(entry.steps)
-            for kind, tensor in zip(self.kinds, entry.memory, strict=False):
+            kinds = self.kinds if entry.steps else ()  # before its first step it remembers nothing
+            for kind, tensor in zip(kinds, entry.memory, strict=True):
                 state[f"{kind}.{entry.name}"] = tensor
         return state
 

@@ -70,7 +70,6 @@ class Log(Observer):
     """
 
     def __init__(self, path: Path, *, from_step: int) -> None:
-        self._path = path
         kept = []
         if from_step and path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():

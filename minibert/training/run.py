@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from minibert.checkpoint import Pretrained
+from minibert.checkpoint import Pretrained, hash_tensors
 from minibert.errors import RunError
 from minibert.files import exclusive, replacing
 from minibert.layout import unpack
@@ -24,7 +24,7 @@ from minibert.training.dataset import Dataset, read_dataset
 from minibert.training.examples import Examples, each_batch
 from minibert.training.loop import Observer, Trainer
 from minibert.training.losses import IGNORED
-from minibert.training.metrics import LOWER_IS_BETTER, Metrics, Report, metrics_of
+from minibert.training.metrics import Metrics, Report, metrics_of
 from minibert.training.reporters import Log, Progress
 from minibert.training.run_config import RunConfig
 from minibert.training.tasks import Task, network, task_of
@@ -72,8 +72,12 @@ def train(
         tokenizer = Tokenizer.from_pretrained(source)
         data = read_dataset(run, tokenizer)
         task = task_of(run, data.labels, data.train.targets)
-        model = network(run, task)
-        evaluation = None if data.validation is None else Evaluation(task, data, data.validation)
+        model = network(run, task, source)
+        evaluations = {
+            name: None if examples is None else Evaluation(task, data, examples)
+            for name, examples in (("validation", data.validation), ("test", data.test))
+        }
+        evaluation = evaluations["validation"]
         progress = Progress(shown=show_progress_bar)
         trainer = Trainer(
             model,
@@ -83,12 +87,10 @@ def train(
             target_dtype=task.target_dtype,
             evaluate=evaluation,
             metric=_metric(run, evaluation),
-            higher_is_better=evaluation is not None and _rises(_metric(run, evaluation)),
             folder=folder,
             identity={"data": data.identity, "model": _hash(model)},
         )
-        torn = trainer.resume() if resume else []
-        for line in torn:
+        for line in trainer.resume() if resume else []:
             progress.say(line)
         _write_json(folder / "run.json", run.to_dict())
         if data.split:
@@ -102,8 +104,7 @@ def train(
         trainer.restore_best()
         model.eval()
         reports = {
-            name: None if examples is None else Evaluation(task, data, examples).report(model)
-            for name, examples in (("validation", data.validation), ("test", data.test))
+            name: None if each is None else each.report(model) for name, each in evaluations.items()
         }
         task.fold(model)
         model.save_pretrained(folder / "model")
@@ -120,15 +121,19 @@ class Evaluation:
 
     def __init__(self, task: Task, data: Dataset, examples: Examples) -> None:
         self.task, self.examples = task, examples
-        self._loss = 0.0
         self.metrics: Metrics = metrics_of(task.name, data.labels)  # type: ignore[arg-type]
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        return {**self.report(model).figures, "loss": self._loss}
+        report, loss = self._measured(model)
+        return {**report.figures, "loss": loss}
 
-    @torch.no_grad()
     def report(self, model: nn.Module) -> Report:
         """All figures of the network, which has to be in evaluation mode."""
+        return self._measured(model)[0]
+
+    @torch.no_grad()
+    def _measured(self, model: nn.Module) -> tuple[Report, float]:
+        """The figures, and the mean loss."""
         self.metrics.reset()
         device = next(model.parameters()).device
         total = count = 0.0
@@ -141,8 +146,7 @@ class Evaluation:
                 logits = unpack(logits, on_device.layout)
                 targets = unpack(targets, on_device.layout, fill=float(IGNORED))
             self.metrics.update(self.task.read(logits).float(), targets)
-        self._loss = total / count if count else 0.0
-        return self.metrics.report()
+        return self.metrics.report(), total / count if count else 0.0
 
 
 @contextmanager
@@ -204,16 +208,10 @@ def _metric(run: RunConfig, evaluation: Evaluation | None) -> str:
     return name
 
 
-def _rises(metric: str) -> bool:
-    return metric not in LOWER_IS_BETTER
-
-
 def _hash(model: nn.Module) -> str:
     """A hash of all weights."""
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    hash_tensors(digest, model.state_dict())
     return digest.hexdigest()
 
 

@@ -5,7 +5,6 @@ Every key is a field here, with what it means, its default and its bounds: what 
 """
 
 import dataclasses
-import difflib
 import textwrap
 import tomllib
 import types
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.errors import RunError
+from minibert.lines import nearest
 
 TASKS = {
     "binary": "one of two labels a text, or a pair of texts",
@@ -386,9 +386,8 @@ def _made(kind: Any, values: Any, where: str) -> Any:
 
 def _nearest(name: str, known: list[str]) -> str:
     """What may have been meant: in this table, or in another."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if near:
-        return f"{near[0]}?"
+    if meant := nearest(name, known):
+        return f"{meant}?"
     places = [
         f"[{table}] {name}"
         for table, kind in _tables().items()
@@ -412,9 +411,9 @@ def _check_value(name: str, value: Any, hint: Any, about: Mapping[str, Any]) -> 
     if not _is_of(value, hint):
         raise RunError(f"{name} is {value!r}, expected {_spelled(hint)}")
     if about["choices"] and isinstance(value, str) and value and value not in about["choices"]:
-        near = difflib.get_close_matches(value, about["choices"], n=1, cutoff=0.6)
-        meant = f"; {near[0]}?" if near else ""
-        raise RunError(f"{name} is {value!r}, expected one of {', '.join(about['choices'])}{meant}")
+        meant = nearest(value, about["choices"])
+        asked = f"; {meant}?" if meant else ""
+        raise RunError(f"{name} is {value!r}, expected one of {', '.join(about['choices'])}{asked}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     low, high, above, below = (about[bound] for bound in ("low", "high", "above", "below"))

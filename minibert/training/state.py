@@ -8,9 +8,7 @@ the right name is whole.  What is torn all the same (a failing disk) is found by
 over and told of.
 """
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -18,12 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from minibert.errors import CheckpointError
 from minibert.files import flush
+from minibert.sources import file_sha256
 
 _TENSORS, _FACTS = "tensors.safetensors", "state.json"
 _NAME = re.compile(r"step-(\d{7,})")
@@ -52,13 +51,13 @@ def save_state(
         contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         save_file(contiguous, part / _TENSORS)
         flush(part / _TENSORS)
-        known = {**facts, "step": step, "sha256": _sha256(part / _TENSORS)}
+        known = {**facts, "step": step, "sha256": file_sha256(part / _TENSORS)}
         (part / _FACTS).write_text(json.dumps(known, sort_keys=True, indent=1), encoding="utf-8")
         flush(part / _FACTS)
         flush(part)
         if place.exists():  # written again after a resume: the same, or torn
             shutil.rmtree(place)
-        os.rename(part, place)  # noqa: PTH104 - Path.rename does the same with more words
+        part.rename(place)
         flush(folder)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -79,10 +78,9 @@ def load_state(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     for place in _places(folder):
         try:
             facts = json.loads((place / _FACTS).read_text(encoding="utf-8"))
-            if not isinstance(facts, dict) or facts.get("sha256") != _sha256(place / _TENSORS):
+            if not isinstance(facts, dict) or facts.get("sha256") != file_sha256(place / _TENSORS):
                 raise ValueError("the tensors are not those that were written")
-            with safe_open(place / _TENSORS, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = load_file(place / _TENSORS)
         except (OSError, ValueError, SafetensorError) as error:
             torn.append(f"{place.name} is torn and passed over: {error}")
             continue
@@ -96,8 +94,3 @@ def _places(folder: Path) -> list[Path]:
         return []
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

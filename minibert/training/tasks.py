@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from minibert.training.examples import Batch
 from minibert.training.labels import counts
 from minibert.training.losses import LossSum
 from minibert.training.run_config import RunConfig
-from minibert.weights import resolve
 
 Loss = Callable[[Tensor, Tensor], LossSum]
 
@@ -100,7 +100,7 @@ def task_of(run: RunConfig, labels: Sequence[str], targets: Sequence[Any]) -> Ta
         return Task(
             "multilabel", names, BertForSequenceClassification, torch.float,
             _presence_loss(run, found, len(targets)), "multi_label_classification",
-            prior=tuple(n / max(1, len(targets)) for n in found),
+            prior=_shares(found, len(targets)),
         )  # fmt: skip
     if run.task == "tokens":
         return Task(
@@ -116,15 +116,20 @@ def task_of(run: RunConfig, labels: Sequence[str], targets: Sequence[Any]) -> Ta
         return Task(
             "binary", names[1:], BertForSequenceClassification, torch.float,
             _presence_loss(run, [positives], len(targets)), "multi_label_classification",
-            one_logit=True, prior=(positives / max(1, len(targets)),),
+            one_logit=True, prior=_shares([positives], len(targets)),
         )  # fmt: skip
     if run.task in ("binary", "multiclass"):
         return Task(
             run.task, names, BertForSequenceClassification, torch.long,
             _class_loss(run, targets, names), "single_label_classification",
-            prior=tuple(n / max(1, len(targets)) for n in found),
+            prior=_shares(found, len(targets)),
         )  # fmt: skip
     raise AssertionError(run.task)  # a RunConfig has no other
+
+
+def _shares(found: Sequence[int], n_examples: int) -> tuple[float, ...]:
+    """What part of the examples has each label."""
+    return tuple(n / max(1, n_examples) for n in found)
 
 
 def _class_loss(run: RunConfig, labels: Sequence[int], names: Sequence[str]) -> Loss:
@@ -198,12 +203,11 @@ def _weights(key: str, given: str | list[float] | None, n_labels: int) -> Tensor
     return torch.tensor(given)
 
 
-def network(run: RunConfig, task: Task) -> Pretrained:
-    """The encoder that the run names, with the task's head on it, fresh but for a head that fits.
+def network(run: RunConfig, task: Task, folder: Path) -> Pretrained:
+    """The encoder in a folder, with the task's head on it, fresh but for a head that fits.
 
     The head is the same for a seed, whatever was drawn before.
     """
-    folder = resolve(run.model)
     saved = BertConfig.from_file(folder / "config.json")
     config = task.config(saved)
     if run.training.dropout is not None:
