@@ -1,0 +1,32 @@
+"""Edits of minibert/training/rows.py, each of which a test has to notice."""
+
+EDITS = (
+    ("name if times[name] == 1 else number", "name"),
+    ("if wanted in self.names:", "if False:"),
+    ("return itertools.islice(rows, limit)", "return iter(rows)"),
+    ("list(row.values), list(row.values.values())", "list(row.values.values())"),
+    ("if fault is not None and fault.is_utf16:", "if False:"),
+    ("elif (wrong := _wrong_characters(line)) is not None:", "elif False:"),
+    ("for n in range(len(lines))]", "for n in range(1)]"),
+    ("if not row.cells and not row.error:", "if False:"),
+    ("if bad is not None and has_header:", "if False:"),
+    ("n_cells < count or", "False or"),
+    ('and dialect.extra_columns == "error")', "and False)"),
+    ("cells = row.cells[:count]", "cells = row.cells"),
+    ("            _refuse_absent(columns, reading)\n            if has", "            if has"),
+    ("at_most = dialect.columns - 1", "at_most = dialect.columns"),
+    ("except (ValueError, RecursionError) as error:", "except ValueError as error:"),
+    ("    for each in wanted:\n        if fault", "    for each in ():\n        if fault"),
+    ('if "\\0" in value:', "if False:"),
+    ("        if not value.isascii():", "        if False:"),
+    ('line.startswith("# ") and len(cells) != count', 'line.startswith("#")'),
+    ('cells[0] == "-DOCSTART-" or ', ""),
+    ("elif not all(cells):", "elif False:"),
+    ("sentence = _Sentence(number)", "sentence = _Sentence(number + 1)"),
+    (
+        "        elif not line.strip():\n            document = None",
+        "        elif not line.strip():\n            pass",
+    ),
+    ("if document is None else document", "if True else document"),
+    ("if n_chars > MAX_CHARS:", "if False:"),
+)
