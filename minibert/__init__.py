@@ -28,6 +28,12 @@ _HOME = {
     "compare": "parity.compare",
     "read_pack": "parity.pack",
     "write_pack": "parity.pack",
+    "PredictionSettings": "prediction.settings",
+    "TextClassifier": "prediction.classifier",
+    "TextScorer": "prediction.scorer",
+    "TokenTagger": "prediction.tagger",
+    "QuestionAnswerer": "prediction.answerer",
+    "MaskFiller": "prediction.filler",
     "MinibertError": "errors",
 }
 
@@ -57,6 +63,12 @@ if TYPE_CHECKING:
     from minibert.parity.recording import capture as capture
     from minibert.parity.recording import record as record
     from minibert.parity.trace import trace as trace
+    from minibert.prediction.answerer import QuestionAnswerer as QuestionAnswerer
+    from minibert.prediction.classifier import TextClassifier as TextClassifier
+    from minibert.prediction.filler import MaskFiller as MaskFiller
+    from minibert.prediction.scorer import TextScorer as TextScorer
+    from minibert.prediction.settings import PredictionSettings as PredictionSettings
+    from minibert.prediction.tagger import TokenTagger as TokenTagger
     from minibert.tokenizer import Tokenizer as Tokenizer
 
 

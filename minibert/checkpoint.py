@@ -242,9 +242,13 @@ def load(
     dtype: str = "float32",
     device: str = "cpu",
     new_head: bool = False,
+    whole: bool = False,
     check_finite: bool = True,
 ) -> P:
-    """`cls(config)` filled from the safetensors of `folder`; see `Pretrained.from_pretrained`."""
+    """`cls(config)` filled from the safetensors of `folder`; see `Pretrained.from_pretrained`.
+
+    With `whole`, a file that lacks the head is refused: there would be chance in its place.
+    """
     if dtype not in DTYPES:
         raise CheckpointError(f"got dtype {dtype!r}, expected one of {list(DTYPES)}")
     with contextlib.ExitStack() as stack:
@@ -252,6 +256,12 @@ def load(
         with torch.device("meta"):
             model = cls(config)
         plan = _plan(model, entries, folder, new_head=new_head)
+        if whole and plan.new:
+            lacking = [part for name in plan.new for part in disk_names(name)]
+            raise CheckpointError(
+                f"{folder}: lacks {_listed(lacking)}, so that the head of {cls.__name__} is "
+                "untrained and what it predicts is chance; train it first, as minibert train does"
+            )
         if check_finite:
             tensor_files.check_finite(
                 [entries[name] for parts in plan.old.values() for name in parts]

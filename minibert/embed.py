@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from minibert import tensor_files
 from minibert.checkpoint import hash_tensors, load, save_tensors
 from minibert.config import BertConfig
-from minibert.errors import CheckpointError, TextError, TokenizerError
+from minibert.errors import CheckpointError, TextError
 from minibert.layout import Packed
 from minibert.model import BertModel
 from minibert.pooling import normalise, pool, truncate
@@ -80,19 +80,13 @@ class Embedder:
         dense: Sequence[nn.Linear] = (),
         folder: Path | None = None,
     ) -> None:
-        largest = max(tokenizer.vocab_size - 1, *tokenizer.special_ids)
-        if largest >= model.config.vocab_size:
-            raise TokenizerError(
-                f"{folder or 'the tokenizer'}: has token ids up to {largest}, expected at most "
-                f"{model.config.vocab_size - 1}, the model's last embedding; the tokenizer must be "
-                "that of the checkpoint"
-            )
+        tokenizer.check_embeddings(model.config.vocab_size, folder or "the tokenizer")
         self.model = model.eval()
         self.tokenizer = tokenizer.lowercased() if recipe.lowercase else tokenizer
         self.recipe = recipe
         self.folder = folder
         self._dense = tuple(dense)
-        _stay_alive_after_fork()
+        stay_alive_after_fork()
 
     @classmethod
     def from_pretrained(
@@ -358,8 +352,9 @@ class Embedder:
         width = self.model.config.hidden_size * len(self.recipe.pooling)
         wide = torch.float64 if self._dtype == torch.float64 else torch.float32
         out = torch.empty(len(sequences), width, dtype=wide)
-        with _progress(len(sequences), sum(lengths) > 8 * budget, show_progress_bar) as bar:
-            for batch in _batches(order, lengths, budget):
+        long = sum(lengths) > 8 * budget
+        with progress(len(sequences), "embedding", long=long, asked=show_progress_bar) as bar:
+            for batch in budgeted_batches(order, lengths, budget):
                 tokens = np.fromiter(
                     (token for index in batch for token in sequences[index][0]),
                     dtype=np.int64,
@@ -402,7 +397,9 @@ def _listed(texts: Iterable[str]) -> list[str]:
     return list(texts)
 
 
-def _batches(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def budgeted_batches(
+    order: Sequence[int], lengths: Sequence[int], budget: int
+) -> Iterator[list[int]]:
     """Consecutive members of `order` whose tokens fit the budget, and at least one of them."""
     batch: list[int] = []
     tokens = 0
@@ -454,16 +451,16 @@ def _load_dense(step: DenseStep, model: BertModel) -> nn.Linear:
     return linear
 
 
-def _progress(total: int, long: bool, asked: bool | None) -> "tqdm[None]":
+def progress(total: int, what: str, *, long: bool, asked: bool | None) -> "tqdm[None]":
     """A progress bar on standard error; silent unless asked for, or long and on a terminal."""
     from tqdm import tqdm  # here: a bar is rarely shown, and the import is felt at start-up
 
     shown = asked if asked is not None else long and sys.stderr.isatty()
-    return tqdm(total=total, unit="text", desc="embedding", disable=not shown)
+    return tqdm(total=total, unit="text", desc=what, disable=not shown)
 
 
 @cache
-def _stay_alive_after_fork() -> None:
+def stay_alive_after_fork() -> None:
     """Let forked children compute on one thread: the thread pool of OpenMP is not in the child,
     and a parallel region that waits for it never ends."""
     if hasattr(os, "register_at_fork"):

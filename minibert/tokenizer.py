@@ -32,6 +32,7 @@ from minibert.tokenizer_files import (
     find_special_ids,
     read_backend,
     read_config,
+    stated_length,
 )
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ Truncation = Literal["longest_first", "only_first", "only_second", "error"]
 _GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 # Others that keep a vocab.txt (BertJapaneseTokenizer …) find words in other ways.
 _WORDPIECE_CLASSES = ("Bert", "DistilBert", "Electra", "MobileBert")
-# Beyond this, model_max_length is the 1e30 that `transformers` writes for "not known".
-_ABSURD_LENGTH = 1_000_000
 # The backend needs 60 to 500 bytes a character, so it sees a long text in pieces, cut after the
 # first safe character from here on, and at most about so much text in one call.
 _PIECE_CHARS = 1 << 14
@@ -169,10 +168,7 @@ class Tokenizer:
             backend = build_backend(folder / "vocab.txt", names["unk"], 100)
             configure(backend, config, folder)
             add_tokens(backend, folder, names, stated=config.get("added_tokens_decoder"))
-        match config.get("model_max_length"):
-            case int() | float() as length if 0 < length <= _ABSURD_LENGTH:
-                return cls(backend, special_tokens=names, model_max_length=int(length))
-        return cls(backend, special_tokens=names)
+        return cls(backend, special_tokens=names, model_max_length=stated_length(config))
 
     @classmethod
     def from_file(cls, tokenizer_json: str | Path) -> "Tokenizer":
@@ -314,6 +310,15 @@ class Tokenizer:
             for (row, _, _), encoding in zip(group, encodings, strict=True):
                 found[row] += encoding.ids
         return found
+
+    def check_embeddings(self, n_embeddings: int, where: object) -> None:
+        """Refuse a tokenizer with ids that a table of so many embeddings has no row for."""
+        largest = max(self.vocab_size - 1, *self.special_ids)
+        if largest >= n_embeddings:
+            raise TokenizerError(
+                f"{where}: has token ids up to {largest}, expected at most {n_embeddings - 1}, the "
+                "model's last embedding; the tokenizer must be that of the checkpoint"
+            )
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Join tokens to a text; what the normaliser took away does not come back."""

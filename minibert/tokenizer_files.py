@@ -12,6 +12,8 @@ from minibert.errors import TokenizerError
 
 # The special tokens by what they are for, as BERT calls them.
 NAMES = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
+# Beyond this, model_max_length is the 1e30 that `transformers` writes for "not known".
+_ABSURD_LENGTH = 1_000_000
 _FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 
 
@@ -53,6 +55,14 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
             raise TokenizerError(f"{path}: {role}_token is {name!r}, expected a string")
         names[role] = name
     return config, names
+
+
+def stated_length(config: Mapping[str, Any]) -> int | None:
+    """The model_max_length of a tokenizer_config.json; None where it does not say one."""
+    match config.get("model_max_length"):
+        case int() | float() as length if 0 < length <= _ABSURD_LENGTH:
+            return int(length)
+    return None
 
 
 def read_backend(path: Path) -> tokenizers.Tokenizer:

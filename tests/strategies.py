@@ -186,3 +186,13 @@ def raw_safetensors(
 def described(dtype: str, shape: Sequence[int], start: int, end: int) -> dict[str, Any]:
     """One tensor in the header of a safetensors file."""
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+
+
+def tag_sequences(letters: str = "BIES") -> st.SearchStrategy[list[str]]:
+    """Random tags, valid or not, types and bare letters mixed."""
+    entity = st.builds(
+        lambda letter, label: f"{letter}-{label}" if label else letter,
+        st.sampled_from(letters),
+        st.sampled_from(["PER", "LOC", "PER-x", ""]),
+    )
+    return st.lists(st.just("O") | entity, max_size=8)

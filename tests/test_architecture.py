@@ -21,9 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
     "errors", "columns", "files", "pages", "config", "layout", "ops", "pooling", "sources",
     "weights", "tensor_files", "checkpoint", "model", "heads", "tokenizer_files", "tokenizer",
-    "recipe", "embed", "vectors", "lines", "texts", "parity", "training", "cli",
+    "recipe", "embed", "vectors", "lines", "texts", "prediction", "parity", "training",
+    "cli",
 )  # fmt: skip
-FOLDERS = ("pages", "parity", "training", "cli")  # whose files import each other
+FOLDERS = ("pages", "prediction", "parity", "training", "cli")  # whose files import each other
 # The files that import an extra's package, inside the functions that need it.
 NEEDS = {
     "reference.py": {"transformers", "sentence_transformers"},  # records, where that is asked for

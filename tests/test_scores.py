@@ -13,12 +13,10 @@ from minibert.training import metrics
 from minibert.training.metrics import Task, metrics_of
 from minibert.training.scores import (
     Logits,
-    decide,
     gather_binary,
     gather_contrastive,
     gather_spans,
     gather_tokens,
-    probabilities,
 )
 
 LABELS: dict[Task, tuple[str, ...]] = {
@@ -183,10 +181,3 @@ def test_unknown_task_is_refused() -> None:
     plain = without_type_checks(metrics)
     with pytest.raises(TrainingError, match=r"^task is 'pairs', expected one of binary, multi"):
         plain.metrics_of("pairs")
-
-
-def test_decisions_at_one_half_are_those_of_the_sign() -> None:
-    odds = torch.tensor([-1e-30, 0.0, 1e-30, 1.0, 800.0, -800.0], dtype=torch.float64)
-    assert (probabilities(odds) > 0.5).tolist() == (odds > 0).tolist()
-    assert decide(odds, torch.tensor(0.5)).tolist() == [False, False, True, True, True, False]
-    assert probabilities(torch.tensor([0.0, math.log(3)])).tolist() == pytest.approx([0.5, 0.75])

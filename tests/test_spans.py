@@ -1,4 +1,4 @@
-"""Entity spans: read by hand, then as seqeval reads them, and written back in each scheme."""
+"""Entity spans: written in each scheme, repaired, and compared as seqeval compares them."""
 
 import warnings
 from collections.abc import Sequence
@@ -7,32 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics import f1_score, precision_score, recall_score
-from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
-from strategies import without_type_checks
+from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
+from strategies import tag_sequences, without_type_checks
 
 from minibert.errors import LabelError
+from minibert.prediction.entities import Span, spans_of
 from minibert.training import spans
-from minibert.training.spans import (
-    Scheme,
-    Span,
-    repair,
-    scheme_of,
-    span_scores,
-    spans_of,
-    write_tags,
-)
+from minibert.training.spans import Scheme, repair, scheme_of, span_scores, write_tags
 
 SCHEMES: tuple[Scheme, ...] = ("BIO", "IOB1", "BIOES")
-
-
-def tags(letters: str = "BIES") -> st.SearchStrategy[list[str]]:
-    """Random tags, valid or not, types and bare letters mixed."""
-    entity = st.builds(
-        lambda letter, label: f"{letter}-{label}" if label else letter,
-        st.sampled_from(letters),
-        st.sampled_from(["PER", "LOC", "PER-x", ""]),
-    )
-    return st.lists(st.just("O") | entity, max_size=8)
 
 
 @st.composite
@@ -46,47 +29,12 @@ def placed(draw: st.DrawFn) -> tuple[list[Span], int]:
     return found, place + draw(st.integers(0, 2))
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", []),
-        ("O O", []),
-        ("B-A I-A O B-B", [("A", 0, 2), ("B", 3, 4)]),
-        ("B-A B-A", [("A", 0, 1), ("A", 1, 2)]),
-        ("I-A I-A", [("A", 0, 2)]),  # begins without B-
-        ("B-A I-B", [("A", 0, 1), ("B", 1, 2)]),  # the type changes inside
-        ("B-A I-A E-A", [("A", 0, 3)]),
-        ("S-A I-A", [("A", 0, 1), ("A", 1, 2)]),
-        ("E-A E-A", [("A", 0, 1), ("A", 1, 2)]),
-        ("B-A E-A I-A", [("A", 0, 2), ("A", 2, 3)]),
-        ("I-A S-A", [("A", 0, 1), ("A", 1, 2)]),
-        ("B-A O I-A", [("A", 0, 1), ("A", 2, 3)]),
-        ("B I O S", [("_", 0, 2), ("_", 3, 4)]),
-        ("B-a-b I-a-b I-a-c", [("a-b", 0, 2), ("a-c", 2, 3)]),
-        ("B- I-_", [("_", 0, 2)]),
-    ],
-)
-def test_spans_by_hand(text: str, expected: list[tuple[str, int, int]]) -> None:
-    assert spans_of(text.split()) == expected
-
-
-@pytest.mark.parametrize("tag", ["L-PER", "PER", "BPER", "o", "", "O-PER", "U"])
-def test_tag_of_no_scheme_is_refused(tag: str) -> None:
-    with pytest.raises(LabelError, match=f"tag '{tag}' belongs to no scheme"):
-        spans_of(["O", tag])
-
-
-@settings(max_examples=300)
-@given(tags())
-def test_spans_are_those_of_seqeval(sequence: list[str]) -> None:
-    theirs = [(label, start, last + 1) for label, start, last in get_entities(sequence)]
-    assert spans_of(sequence) == theirs
-
-
 @settings(max_examples=150)
 @given(st.sampled_from(["BI", "BIES", "I", "ES"]), st.data())
 def test_span_scores_are_those_of_seqeval(letters: str, data: st.DataObject) -> None:
-    rows = data.draw(st.lists(st.tuples(tags(letters), tags(letters)), min_size=1, max_size=4))
+    rows = data.draw(
+        st.lists(st.tuples(tag_sequences(letters), tag_sequences(letters)), min_size=1, max_size=4)
+    )
     predicted = [list(a[: len(b)]) + ["O"] * (len(b) - len(a)) for a, b in rows]
     targets = [list(b) for _, b in rows]
     ours = span_scores(predicted, targets)
@@ -190,7 +138,7 @@ def test_repair_by_hand(scheme: Scheme, text: str, expected: str, n_repaired: in
 
 
 @settings(max_examples=150)
-@given(tags(), st.sampled_from(SCHEMES))
+@given(tag_sequences(), st.sampled_from(SCHEMES))
 def test_repair_gives_valid_bio_with_the_same_entities(sequence: list[str], scheme: Scheme) -> None:
     repaired, count = repair(sequence, scheme)
     assert spans_of(repaired) == spans_of(sequence)

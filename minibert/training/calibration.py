@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minibert.errors import TrainingError
+from minibert.prediction.decisions import probabilities
 from minibert.training.metrics import classification
 from minibert.training.scores import (
     Rows,
     gather_binary,
     gather_classes,
     gather_multilabel,
-    probabilities,
 )
 
 _BINS = 15  # of the expected calibration error, as in its papers

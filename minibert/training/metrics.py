@@ -22,10 +22,10 @@ from torch import Tensor
 
 from minibert.columns import aligned
 from minibert.errors import LabelError, TrainingError
+from minibert.prediction.decisions import decide
 from minibert.training.scores import (
     Logits,
     Rows,
-    decide,
     gather_binary,
     gather_classes,
     gather_contrastive,

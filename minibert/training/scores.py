@@ -21,8 +21,6 @@ Rows = tuple[Tensor, ...]
 
 IGNORED = -100  # the target of what is not counted
 
-_HALF_UP = math.nextafter(0.5, 1.0)
-
 
 def gather_binary(logits: Logits, targets: Tensor, n_labels: int) -> Rows:
     scores = _one_tensor(logits)
@@ -132,16 +130,6 @@ def gather_contrastive(logits: Logits, targets: Tensor, n_labels: int) -> Rows:
     # Every candidate that scores as much counts as before it: equal scores tell nothing.
     ranks = (scores >= right).sum(dim=1)
     return ranks, F.cross_entropy(scores.double(), wanted, reduction="none")
-
-
-def probabilities(odds: Tensor) -> Tensor:
-    """The logistic function, in float64; what is likelier than not stays above 0.5."""
-    found = odds.double().sigmoid()
-    return torch.where(odds > 0, found.clamp(min=_HALF_UP), found)
-
-
-def decide(odds: Tensor, thresholds: Tensor) -> Tensor:
-    return probabilities(odds) > thresholds
 
 
 def _one_tensor(logits: Logits) -> Tensor:

@@ -1,6 +1,6 @@
-"""Entity spans from tag sequences, their precision, recall and F1, and the repair of tags.
+"""Entity spans as tags, their precision, recall and F1, and the repair of tags.
 
-    B-PER I-PER O B-LOC   ->   (PER, 0, 2) (LOC, 3, 4)
+    (PER, 0, 2) (LOC, 3, 4)   ->   B-PER I-PER O B-LOC
 
 Three schemes are written: BIO (every entity begins with B-), IOB1 (only one that touches another
 of its own type does, as in the files of CoNLL 2003) and BIOES (E- at the end, S- for one word
@@ -11,20 +11,12 @@ needs to be valid in none of them.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 from minibert.errors import LabelError
+from minibert.prediction.entities import NO_TYPE, Span, is_tag, spans_of
 
 Scheme = Literal["BIO", "IOB1", "BIOES"]
-
-_NO_TYPE = "_"  # of tags that are a letter alone, as seqeval has it
-
-
-class Span(NamedTuple):
-    label: str
-    start: int
-    stop: int  # the first position behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +52,6 @@ class SpanScores:
 class Repaired(NamedTuple):
     tags: list[str]
     n_repaired: int
-
-
-def spans_of(tags: Sequence[str]) -> list[Span]:
-    """The entities of one sequence, in any scheme, valid or not, in order.
-
-    An entity ends before B-, S-, O or another type, and after E- or S-; any tag but O that goes on
-    with nothing begins one.  So every tag but O is in exactly one entity.
-
-    Source: seqeval's `get_entities` (its default mode), which follows conlleval.
-    Differs: a tag that belongs to no scheme is refused; seqeval warns and reads something into it.
-
-    >>> spans_of(["B-PER", "I-PER", "O", "I-LOC"])
-    [Span(label='PER', start=0, stop=2), Span(label='LOC', start=3, stop=4)]
-    """
-    found: list[Span] = []
-    before = ("O", "")
-    for place, tag in enumerate(tags):
-        prefix, label = _parsed(tag)
-        if prefix in "IE" and before[0] in "BI" and before[1] == label:
-            found[-1] = found[-1]._replace(stop=place + 1)
-        elif prefix != "O":
-            found.append(Span(label, place, place + 1))
-        before = (prefix, label)
-    return found
 
 
 def write_tags(spans: Iterable[Span], length: int, scheme: Scheme = "BIO") -> list[str]:
@@ -134,7 +102,7 @@ def scheme_of(names: Iterable[str], sequences: Iterable[Sequence[str]] = ()) -> 
     one.
     """
     found = list(dict.fromkeys(names))
-    strange = [name for name in found if not _is_tag(name)]
+    strange = [name for name in found if not is_tag(name)]
     letters = {name[0] for name in found if name not in strange} - {"O"}
     if strange and not letters:
         return None
@@ -185,19 +153,8 @@ def span_scores(predicted: Sequence[Sequence[str]], targets: Sequence[Sequence[s
     return SpanScores(Counts(right.total(), guessed.total(), wanted.total()), by_type)
 
 
-@lru_cache(maxsize=4096)
-def _parsed(tag: str) -> tuple[str, str]:
-    if not _is_tag(tag):
-        raise LabelError(f"tag {tag!r} belongs to no scheme, expected O, or B-, I-, E-, S- + type")
-    return tag[0], tag[2:] or _NO_TYPE
-
-
-def _is_tag(tag: str) -> bool:
-    return tag == "O" or (tag[:1] in tuple("BIES") and tag[1:2] in ("", "-"))
-
-
 def _tag(prefix: str, label: str) -> str:
-    return prefix if label == _NO_TYPE else f"{prefix}-{label}"
+    return prefix if label == NO_TYPE else f"{prefix}-{label}"
 
 
 def _check_scheme(scheme: str) -> None:

@@ -1,0 +1,1 @@
+"""Prediction from a saved folder: classes, numbers, tags, answers and masked words of texts."""

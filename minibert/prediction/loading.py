@@ -1,0 +1,124 @@
+"""A saved folder opened for prediction: the network, its tokenizer, and how it is to be asked."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from minibert.checkpoint import Pretrained, load
+from minibert.config import BertConfig
+from minibert.embed import stay_alive_after_fork
+from minibert.errors import CheckpointError, ConfigError, TextError, WeightsError
+from minibert.prediction.settings import TAKERS, PredictionSettings, architecture
+from minibert.tokenizer import Tokenizer
+from minibert.weights import resolve
+
+P = TypeVar("P", bound=Pretrained)
+
+
+@dataclass(frozen=True, eq=False)
+class Saved(Generic[P]):
+    """What a folder holds, and what a predictor needs."""
+
+    model: P
+    tokenizer: Tokenizer
+    settings: PredictionSettings
+
+
+def model_folder(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    sha256: str | None = None,
+    offline: bool = False,
+) -> Path:
+    """The folder of a model: a folder of weights, the one in the folder of a run, or a name's.
+
+    Raises: WeightsError for a name that leads nowhere, and for a run that has not ended.
+    """
+    folder = Path(name)
+    if (folder / "run.json").is_file() and not (folder / "config.json").exists():
+        if not (folder / "model" / "config.json").is_file():
+            raise WeightsError(
+                f"{folder}: holds a run without a model, which it gets at its end; go on with "
+                "minibert train --resume"
+            )
+        name = folder / "model"
+    return resolve(name, revision=revision, sha256=sha256, offline=offline)
+
+
+def settings_for(
+    tasks: Collection[str], folder: Path, config: BertConfig, given: PredictionSettings | None
+) -> PredictionSettings:
+    """The settings given, or those of the folder, if they are of one of these tasks.
+
+    Raises: ConfigError where they are of another, which says what takes the model.
+    """
+    settings = PredictionSettings.of(folder, config) if given is None else given
+    if settings.task not in tasks:
+        command, kind = TAKERS[settings.task]
+        raise ConfigError(
+            f"{folder}: is a model for task {settings.task!r}, expected {' or '.join(tasks)}; "
+            f"{command} takes it, and in Python {kind}"
+        )
+    if settings.max_length > config.max_position_embeddings:
+        raise ConfigError(
+            f"{folder}: max_length is {settings.max_length}, expected at most "
+            f"{config.max_position_embeddings}, the model's positions"
+        )
+    return settings
+
+
+def open_saved(
+    head: type[P],
+    tasks: Collection[str],
+    name: str | Path,
+    *,
+    settings: PredictionSettings | None,
+    dtype: str,
+    device: str,
+    offline: bool,
+) -> Saved[P]:
+    """Open a folder with this head, whose weights it has to hold.
+
+    Raises: the errors of finding and reading it; ConfigError for a model of another task;
+        CheckpointError for one with another head, or with none: an untrained head predicts chance.
+    """
+    folder = model_folder(name, offline=offline)
+    config = BertConfig.from_file(folder / "config.json")
+    settings = settings_for(tasks, folder, config, settings)
+    named = architecture(folder)
+    # The masked-word head of pretraining is the same, whatever stands beside it.
+    if named is not None and named.replace("PreTraining", "MaskedLM") != head.__name__:
+        raise CheckpointError(
+            f"{folder}: is a {named}, expected a {head.__name__}, for task {settings.task!r}"
+        )
+    tokenizer = Tokenizer.from_pretrained(folder)
+    model = load(head, folder, config, dtype=dtype, device=device, whole=True)
+    return Saved(model, tokenizer, settings)
+
+
+def prepared(model: P, tokenizer: Tokenizer) -> P:
+    """A network ready to predict with this tokenizer: in evaluation mode.
+
+    Raises: TokenizerError for a tokenizer with more ids than the network has embeddings.
+    """
+    tokenizer.check_embeddings(model.config.vocab_size, "the tokenizer")
+    stay_alive_after_fork()
+    return model.eval()
+
+
+def check_pairs(settings: PredictionSettings, config: BertConfig, *, given: bool) -> None:
+    """Refuse texts alone for a model of pairs, and pairs for one of texts alone.
+
+    Raises: TextError; ConfigError for a network that cannot tell the second text from the first.
+    """
+    if settings.pairs and not given:
+        raise TextError("the model takes pairs of texts, got texts alone; give each a second text")
+    if given and settings.pairs is False:
+        raise TextError("the model takes texts alone, got pairs; leave the second texts out")
+    if given and config.type_vocab_size < 2:
+        raise ConfigError(
+            f"type_vocab_size is {config.type_vocab_size}, expected 2 for pairs of texts: the "
+            "model has one type of token, so take texts alone"
+        )
