@@ -191,7 +191,7 @@ def given_texts(texts: object, pairs: object) -> tuple[list[str], list[str] | No
     """Texts and second texts as lists, and whether it was one text alone.
 
     Raises: TypeError for anything but texts, TextError for what is no Unicode, both with the index;
-        ValueError where there is not a second text for each.
+        TextError where there is not a second text for each.
     """
     single = isinstance(texts, str)
     if pairs is not None and isinstance(pairs, str) != single:
@@ -201,7 +201,9 @@ def given_texts(texts: object, pairs: object) -> tuple[list[str], list[str] | No
         return listed, None, single
     seconds = checked_texts([pairs] if single else pairs, "pairs")
     if len(seconds) != len(listed):
-        raise ValueError(f"got {len(seconds)} pairs, expected one for each of {len(listed)} texts")
+        raise TextError(
+            f"got {len(seconds)} second texts, expected one for each of {len(listed)} texts"
+        )
     return listed, seconds, single
 
 
@@ -238,7 +240,7 @@ def columns(items: Sequence[str | tuple[str, str]]) -> tuple[list[str], list[str
         if not isinstance(item, tuple) or len(item) != 2:
             raise TypeError(f"texts[{index}] is {str(item)[:40]!r}, expected a tuple of two texts")
     firsts, seconds = zip(*items, strict=True)
-    return list(firsts), list(seconds)
+    return checked_texts(firsts, "texts"), checked_texts(seconds, "pairs")
 
 
 def _batch(pieces: Sequence[Piece], device: torch.device) -> Batch:

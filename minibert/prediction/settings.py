@@ -80,9 +80,9 @@ class PredictionSettings:
         choices = get_args(Merging)
         _check(self, "merge_windows", self.merge_windows in choices, "mean or vote")
         found = self.thresholds
-        fits = isinstance(found, tuple) and all(_is_number(each, 0, 1) for each in found)
+        fits = isinstance(found, tuple) and all(_is_number(each, 0.0, 1.0) for each in found)
         _check(self, "thresholds", fits, "probabilities from 0 to 1")
-        fits = _is_number(self.temperature, 0, math.inf) and self.temperature > 0
+        fits = _is_number(self.temperature, 0.0, math.inf) and self.temperature > 0
         _check(self, "temperature", fits, "a number > 0")
         names = self.labels
         fits = isinstance(names, tuple) and all(isinstance(name, str) for name in names)

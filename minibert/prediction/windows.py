@@ -197,7 +197,9 @@ def _best_of_window(
     # Stable, so that equal scores stay in the order of the text.
     order = scores.argsort(descending=True, stable=True)[:top_k]
     best = zip(order.tolist(), scores[order].tolist(), strict=True)
-    return [(at // width, at // width + at % width, score) for at, score in best if score > -1e300]
+    return [
+        (at // width, at // width + at % width, score) for at, score in best if score > -math.inf
+    ]
 
 
 def _weights(tokens: Int[Tensor, " windows"]) -> Int[Tensor, " windows"]:
