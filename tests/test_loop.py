@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from minibert.training.loop import (
 )
 from minibert.training.losses import LossSum
 from minibert.training.run_config import RunConfig
-from minibert.training.tasks import task_of
+from minibert.training.text_task import text_task
 
 LABELS = ("no", "yes", "maybe")
 
@@ -80,7 +81,7 @@ def trainer(
     config = replace(TINY, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     model = BertForSequenceClassification(config)
     train = examples() if data is None else data
-    task = task_of(run, LABELS, train.targets)
+    task = text_task(run, LABELS, train.targets)
     return Trainer(model, task.objective, train, run, **more)
 
 
@@ -118,7 +119,8 @@ def test_targets_of_tags_numbers_and_several_labels() -> None:
 def test_each_batch_goes_through_all_examples_once() -> None:
     data = examples()
     seen: dict[int, int] = {}
-    for rows, batch in each_batch(data, 4, dtype=torch.long):
+    for batch in each_batch(data, 4, partial(collate, dtype=torch.long)):
+        rows = batch.rows
         assert [data.lengths[row] for row in rows] == list(batch.layout.lengths)
         seen |= dict(zip(rows, batch.targets.tolist(), strict=True))
     assert [seen[row] for row in range(len(data))] == data.targets
@@ -189,7 +191,7 @@ def test_batch_whose_labels_are_all_ignored_is_skipped_and_counted() -> None:
     tags = [[-100] * 3, [-100] * 3, [-100, 1, -100], [-100, 2, -100]]
     data = Examples(ids, [[0] * 3] * 4, tags)
     run = RunConfig.from_dict({"task": "tokens", "training": {"batch_size": 1, "epochs": 1}})
-    task = task_of(run, LABELS, data.targets)
+    task = text_task(run, LABELS, data.targets)
     model = BertForTokenClassification(TINY)
     records = Records()
     found = Trainer(model, task.objective, data, run, observers=[records])

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from minibert.errors import RunError
-from minibert.training.run_config import TASKS, RunConfig, template
+from minibert.training.run_config import RunConfig, template
+from minibert.training.run_keys import TASKS
 
 
 def refusal(values: dict[str, Any]) -> str:
@@ -45,7 +46,7 @@ def test_tables_are_read_and_written_back() -> None:
 
 
 def test_bounds_hold_for_what_is_made_in_python() -> None:
-    from minibert.training.run_config import OptimizerConfig
+    from minibert.training.run_keys import OptimizerConfig
 
     with pytest.raises(RunError, match=r"optimizer\.learning_rate is 0\.0, expected .* above 0"):
         RunConfig(task="binary", optimizer=OptimizerConfig(learning_rate=0.0))
@@ -78,7 +79,7 @@ def test_rows_may_be_given_in_python() -> None:
         ({"training": {"epochs": float("nan")}}, r"training\.epochs is nan, expected a number"),
         ({"training": {"batch_size": 2.5}}, r"batch_size is 2\.5, expected a whole number"),
         ({"training": {"batch_size": "32"}}, r"batch_size is '32', expected a whole number"),
-        ({"loss": {"name": "cosine"}}, r"loss\.name is 'cosine', expected one of cross_entropy"),
+        ({"loss": {"name": "hinge"}}, r"loss\.name is 'hinge', expected one of cross_entropy"),
         ({"training": {"precision": "bf32"}}, r"precision is 'bf32', .* bf16, fp16; fp32\?"),
         ({"training": {"dropout": 1.0}}, r"at least 0 and below 1"),
         ({"optimizer": {"layer_decay": 1.1}}, r"above 0 and at most 1"),

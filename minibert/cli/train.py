@@ -2,7 +2,8 @@
 
 import click
 
-from minibert.training.run_config import TASKS, RunConfig, template
+from minibert.training.run_config import RunConfig, template
+from minibert.training.run_keys import TASKS
 
 
 @click.command(short_help="Train a model as a run file says.")

@@ -1,29 +1,34 @@
 """From the files of a run to examples: rows, checked labels, tokens."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from minibert.errors import DataError, RunError
+from minibert.errors import DataError, LabelError, RunError
 from minibert.tokenizer import Tokenizer
 from minibert.training.dialect import Dialect
+from minibert.training.encoding import encode_rows
 from minibert.training.examples import Examples
 from minibert.training.labels import (
     class_targets,
+    counts,
     label_names,
     multilabel_targets,
     number_targets,
+    span_targets,
     tag_targets,
 )
 from minibert.training.losses import IGNORED
 from minibert.training.problems import Problems, good
 from minibert.training.rows import Row, fingerprint, read_rows
-from minibert.training.run_config import DataConfig, RunConfig
+from minibert.training.run_config import RunConfig
+from minibert.training.run_keys import DataConfig
 from minibert.training.splits import split
+from minibert.training.tags import repair
 
-_CHUNK = 4096  # texts that are tokenised at once
+_WITHOUT_LABELS = ("regression", "similarity", "spans", "contrastive", "masked_lm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +42,7 @@ class Dataset:
     problems: Problems
     identity: str  # a hash of all rows: a run is gone on with on the same ones
     split: dict[str, list[str]]  # of a share of train: the places of each side's rows
+    notes: list[str]  # lines about lengths and labels
 
 
 def read_dataset(run: RunConfig, tokenizer: Tokenizer) -> Dataset:
@@ -48,22 +54,85 @@ def read_dataset(run: RunConfig, tokenizer: Tokenizer) -> Dataset:
         settings that do not fit the data, LabelError for labels that do not fit the task.
     """
     data = run.data
+    problems = Problems()
+    parts, sides = _read_parts(run, problems)
+    labels = _label_names(run, parts["train"])
+    good_rows = {name: _good(run, rows, labels, problems) for name, rows in parts.items()}
+    problems.settle(data.bad_rows, run.path(run.output) / "rejected.csv")
+    digest = hashlib.sha256(
+        "".join(fingerprint(rows) for rows in parts.values()).encode()
+    ).hexdigest()
+    found, notes = {}, []
+    for name, (rows, targets) in good_rows.items():
+        encoded = encode_rows(run, rows, targets, tokenizer, name)
+        if not len(encoded.examples):
+            raise DataError(f"data.{name} has no row that can be used, expected at least one")
+        if run.task == "tokens":
+            _refuse_without_tags(name, encoded.examples)
+        found[name] = encoded.examples
+        notes.append(f"{name}: {len(rows):,} rows, {encoded.cut}")
+    return Dataset(
+        labels=labels,
+        train=found["train"],
+        validation=found.get("validation"),
+        test=found.get("test"),
+        problems=problems,
+        identity=digest,
+        split=sides,
+        notes=notes + _balance(run, labels, good_rows["train"][1]),
+    )
+
+
+def read_examples(
+    run: RunConfig, source: Any, labels: tuple[str, ...], tokenizer: Tokenizer
+) -> Examples:
+    """The examples of other rows, read as those of the run: what a saved model is measured on.
+
+    Args:
+        labels: of the model.
+
+    Raises: as `read_dataset`; bad rows are refused.
+    """
+    problems = Problems()
+    rows, targets = _good(run, _rows(run, source, None, problems), labels, problems)
+    problems.raise_if_any()
+    if not rows:
+        raise DataError("there is no row to evaluate on, expected at least one")
+    return encode_rows(run, rows, targets, tokenizer, "rows").examples
+
+
+def training_texts(run: RunConfig) -> Iterator[str]:
+    """The texts of train, for a vocabulary to be learnt of; bad rows are told of later."""
+    for row in _read_parts(run, Problems())[0]["train"]:
+        if run.task == "tokens":
+            yield " ".join(map(str, row.value("tokens")))
+            continue
+        for column in _text_columns(run):
+            yield str(row.value(column))
+
+
+def _read_parts(
+    run: RunConfig, problems: Problems
+) -> tuple[dict[str, list[Row]], dict[str, list[str]]]:
+    """The rows of train, validation and test; and of a split the names of each side's rows."""
+    data = run.data
     if not data.train and isinstance(data.train, str):
         raise RunError('data.train is missing, expected a file, as train = "train.csv"')
-    problems = Problems()
     parts = {"train": _rows(run, data.train, data.train_rows, problems)}
     sides: dict[str, list[str]] = {}
     if isinstance(data.validation, int | float):
         rows = parts["train"]
         if len(rows) < 2:
             problems.raise_if_any()  # which say more than that there is nothing to split
+        running = run.task == "masked_lm"  # whose lines are parts of a document
+        lines = running and bool(rows) and "document" in rows[0].values
         chosen = split(
             rows,
             float(data.validation),
             run.training.seed,
             label=_stratify(run),
-            group=data.group,
-            text=_text_columns(run),
+            group=data.group or ("document" if lines else None),
+            text=None if running else _text_columns(run),
         )
         parts["train"] = [rows[i] for i in chosen.train]
         parts["validation"] = [rows[i] for i in chosen.validation]
@@ -72,21 +141,47 @@ def read_dataset(run: RunConfig, tokenizer: Tokenizer) -> Dataset:
         parts["validation"] = _rows(run, data.validation, data.validation_rows, problems)
     if data.test is not None:
         parts["test"] = _rows(run, data.test, None, problems)
-    labels = _label_names(run, parts["train"])
-    found = {
-        name: _examples(run, rows, labels, tokenizer, problems, name)
-        for name, rows in parts.items()
-    }
-    problems.settle(data.bad_rows, run.path(run.output) / "rejected.csv")
-    digest = hashlib.sha256(
-        "".join(fingerprint(rows) for rows in parts.values()).encode()
-    ).hexdigest()
-    for name, each in found.items():
-        if not len(each):
-            raise DataError(f"data.{name} has no row that can be used, expected at least one")
-    return Dataset(
-        labels, found["train"], found.get("validation"), found.get("test"), problems, digest, sides
-    )
+    return parts, sides
+
+
+def _good(
+    run: RunConfig, rows: Sequence[Row], labels: tuple[str, ...], problems: Problems
+) -> tuple[list[Row], list[Any]]:
+    """The rows that fit, and their targets."""
+    n_before = len(problems.bad)
+    _check_texts(run, rows, problems)
+    targets = _targets(run, rows, labels, problems)
+    bad = {problem.place for problem in problems.bad[n_before:]}
+    kept = [i for i, row in enumerate(rows) if row.place not in bad]
+    return [rows[i] for i in kept], [targets[i] for i in kept]
+
+
+def _refuse_without_tags(name: str, examples: Examples) -> None:
+    if not any(tag != IGNORED for tags in examples.targets for tag in tags):
+        raise DataError(
+            f"data.{name} has no token with a tag, expected one at least: is max_length so short "
+            "that all words are cut?"
+        )
+
+
+def _balance(run: RunConfig, labels: tuple[str, ...], targets: Sequence[Any]) -> list[str]:
+    """Lines about how often each label occurs, and what to set where some hardly do."""
+    if run.task not in ("binary", "multiclass", "multilabel") or not labels:
+        return []
+    whole = [int(t) if isinstance(t, float) else t for t in targets]  # of a head of one logit
+    found = counts(whole, len(labels))
+    shown = sorted(zip(found, labels, strict=True), reverse=True)
+    listed = ", ".join(f"{name} {n:,}" for n, name in shown[:8])
+    lines = [f"labels: {listed}{', …' if len(shown) > 8 else ''}"]
+    if sum(n > 0 for n in found) == 1 and run.task != "multilabel":
+        lines.append(f"warning: every row of train is {shown[0][1]!r}: nothing else can be learnt")
+    elif shown[0][0] > 4 * shown[-1][0]:
+        setting = "pos_weight" if run.task == "multilabel" else "class_weights"
+        lines.append(
+            f"warning: {shown[0][1]!r} is over 4 times as frequent as {shown[-1][1]!r}; if rare "
+            f'labels matter, set loss.{setting} = "balanced"'
+        )
+    return lines
 
 
 def dialect_of(data: DataConfig) -> Dialect:
@@ -106,8 +201,11 @@ def _rows(run: RunConfig, source: Any, limit: int | None, problems: Problems) ->
     data = run.data
     wanted: list[str] = []
     if run.task != "tokens":  # a sentence has columns of its own
-        labels = data.label if isinstance(data.label, list) else [data.label]
-        wanted = [*_text_columns(run), *labels]
+        wanted = _text_columns(run)
+    if run.task not in ("tokens", "contrastive", "masked_lm"):
+        wanted += data.label if isinstance(data.label, list) else [data.label]
+    if data.answer_start is not None:
+        wanted.append(data.answer_start)
     if isinstance(source, str):
         source = str(run.path(source))
     elif isinstance(source, list) and all(isinstance(each, str) for each in source):
@@ -120,7 +218,8 @@ def _text_columns(run: RunConfig) -> list[str]:
     """Where the texts are by which rows are known as equal."""
     if run.task == "tokens":
         return ["tokens"]
-    return [name for name in (run.data.text, run.data.text_pair) if name is not None]
+    columns = (run.data.text, run.data.text_pair, *run.data.negatives)
+    return [name for name in columns if name is not None]
 
 
 def _row_id(row: Row, data: DataConfig) -> str:
@@ -164,18 +263,25 @@ def _is_set(row: Row, column: str) -> bool:
 
 
 def _label_names(run: RunConfig, rows: Sequence[Row]) -> tuple[str, ...]:
-    if run.task == "regression":
+    if run.task in _WITHOUT_LABELS:
         return ()
     if run.task == "tokens":
-        return label_names("tokens", (_tags(row) for row in rows), run.data.labels)
+        return label_names("tokens", (_tags(run, row) for row in rows), run.data.labels)
     if isinstance(run.data.label, list):
         return label_names(run.task, (), run.data.labels or run.data.label)
     return label_names(run.task, (_label(run, row) for row in rows), run.data.labels)
 
 
-def _tags(row: Row) -> list[Any]:
+def _tags(run: RunConfig, row: Row) -> list[Any]:
     tags = row.value("tags")
-    return tags if isinstance(tags, list) else [tags]
+    tags = tags if isinstance(tags, list) else [tags]
+    scheme = run.data.tag_repair
+    if scheme == "none":
+        return tags
+    try:
+        return repair([str(tag) for tag in tags], scheme).tags  # type: ignore[arg-type]
+    except LabelError as error:
+        raise LabelError(f"{row.place}: {error}") from None
 
 
 def _targets(
@@ -183,17 +289,30 @@ def _targets(
 ) -> list[Any]:
     """The target of each row; those that do not fit are noted among the problems."""
     refuse = partial(_refuse, rows, problems)
-    if run.task == "regression":
+    if run.task in ("contrastive", "masked_lm"):  # whose texts say all
+        return [0] * len(rows)
+    if run.task in ("regression", "similarity"):
         return number_targets([_label(run, row) for row in rows], refuse)
+    if run.task == "spans":
+        return _span_targets(run, rows, refuse)
     if run.task == "multilabel":
         return multilabel_targets([_label(run, row) for row in rows], labels, refuse)
     if run.task == "tokens":
         words = [row.value("tokens") for row in rows]
-        return tag_targets([_tags(row) for row in rows], words, labels, refuse)
+        return tag_targets([_tags(run, row) for row in rows], words, labels, refuse)
     targets = class_targets([_label(run, row) for row in rows], labels, refuse)
     if run.task == "binary" and run.head.num_labels == 1:
         return [None if target is None else float(target) for target in targets]
     return targets
+
+
+def _span_targets(run: RunConfig, rows: Sequence[Row], refuse: Any) -> list[Any]:
+    data = run.data
+    if data.text_pair is None:
+        raise RunError("data.text_pair is missing, expected the column of the text of the answer")
+    starts = [None if data.answer_start is None else row.value(data.answer_start) for row in rows]
+    texts = [str(row.value(data.text_pair)) for row in rows]
+    return span_targets([_label(run, row) for row in rows], starts, texts, refuse)
 
 
 def _refuse(rows: Sequence[Row], problems: Problems, row: int, kind: str, message: str) -> None:
@@ -201,79 +320,14 @@ def _refuse(rows: Sequence[Row], problems: Problems, row: int, kind: str, messag
     problems.add(rows[row].place, kind, message, "\t".join(str(v) for v in values.values()))
 
 
-# ---- tokens
+# ---- texts
 
 
-def _examples(
-    run: RunConfig,
-    rows: Sequence[Row],
-    labels: tuple[str, ...],
-    tokenizer: Tokenizer,
-    problems: Problems,
-    what: str,
-) -> Examples:
-    """The rows that fit, tokenised."""
-    n_before = len(problems.bad)
-    targets = _targets(run, rows, labels, problems)
-    texts = [_texts(run, row, problems) for row in rows]
-    bad = {problem.place for problem in problems.bad[n_before:]}
-    kept = [i for i, row in enumerate(rows) if row.place not in bad]
-    found = Examples([], [], [])
-    for chunk in _chunks(kept, what):
-        if run.task == "tokens":
-            encodings = tokenizer.encode_words(
-                [rows[i].value("tokens") for i in chunk], max_length=run.data.max_length
-            )
-        else:
-            firsts = [texts[i][0] for i in chunk]
-            pairs = [texts[i][1] for i in chunk] if run.data.text_pair else None
-            encodings = tokenizer.encode(
-                firsts,
-                pairs,
-                max_length=run.data.max_length,
-                truncation="error" if run.data.long_text == "error" else "longest_first",
-            )
-        for i, encoding in zip(chunk, encodings, strict=True):
-            found.ids.append(encoding.ids)
-            found.types.append(encoding.token_type_ids)
-            target = targets[i]
-            if run.task == "tokens":
-                target = aligned(target, encoding.word_ids, every=run.data.label_all_pieces)
-            found.targets.append(target)
-    return found
-
-
-def _texts(run: RunConfig, row: Row, problems: Problems) -> tuple[str, str]:
-    if run.task == "tokens":
-        return "", ""
-    found = []
-    for column in (run.data.text, run.data.text_pair):
-        value = "" if column is None else row.value(column)
-        if not isinstance(value, str):
-            problems.add(
-                row.place,
-                "no text",
-                f"column {column!r} is {value!r}, expected a text",
-                str(dict(row.values)),
-            )
-            value = ""
-        found.append(value)
-    return found[0], found[1]
-
-
-def aligned(tags: Sequence[int], word_ids: Sequence[int | None], *, every: bool) -> list[int]:
-    """The tag of each token: its word's on the first piece, or on every one; none elsewhere."""
-    found, before = [], None
-    for word in word_ids:
-        first = word is not None and word != before
-        found.append(tags[word] if word is not None and (first or every) else IGNORED)
-        before = word
-    return found
-
-
-def _chunks(rows: Sequence[int], what: str) -> Iterable[Sequence[int]]:
-    """Rows a few thousand at a time, with a bar on a terminal where there are many."""
-    from tqdm import tqdm
-
-    parts = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
-    return tqdm(parts, desc=f"tokenising {what}", disable=None if len(parts) > 4 else True)
+def _check_texts(run: RunConfig, rows: Sequence[Row], problems: Problems) -> None:
+    """Note each row that has anything but a text where a text should be."""
+    for row in rows:
+        for column in _text_columns(run) if run.task != "tokens" else ():
+            value = row.value(column)
+            if not isinstance(value, str):
+                message = f"column {column!r} is {value!r}, expected a text"
+                problems.add(row.place, "no text", message, str(dict(row.values)))

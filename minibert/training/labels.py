@@ -48,8 +48,8 @@ def label_names(task: str, values: Iterable[Any], given: Sequence[str] = ()) -> 
     if task == "binary":
         if len(names) > 2:
             raise LabelError(
-                f"the data has {len(names)} labels ({listed(names)}), expected 2 for task 'binary'; "
-                "drop the rows of the others, or choose task = 'multiclass'"
+                f"the data has {len(names)} labels ({listed(names)}), expected 2 for task 'binary'"
+                "; drop the rows of the others, or choose task = 'multiclass'"
             )
         if len(names) == 1:
             names.append(f"not {names[0]}")
@@ -123,6 +123,38 @@ def tag_targets(
             refuse(row, "unknown tag", _unknown(unknown[0], names))
         targets.append([ids.get(_name(tag), _REFUSED) for tag in tags])
     return targets
+
+
+def span_targets(
+    answers: Sequence[Any], starts: Sequence[Any], texts: Sequence[str], refuse: Refuse
+) -> list[Any]:
+    """For each row the first character of the answer in its text, and the one behind its last.
+
+    Args:
+        answers: none, or an empty one, where the text has no answer: then both are 0.
+        starts: where each answer begins, counted from 0; None where it first stands.
+    """
+    targets: list[Any] = []
+    for row, (answer, start, text) in enumerate(zip(answers, starts, texts, strict=True)):
+        if answer is None or answer == "":
+            targets.append((0, 0))
+            continue
+        answer = str(answer)
+        place = text.find(answer) if start is None else _whole(start)
+        if place is None:
+            refuse(row, "answer", f"the answer starts at {start!r}, expected a whole number from 0")
+        elif place < 0 or text[place : place + len(answer)] != answer:
+            where = "" if start is None else f" at character {place}"
+            refuse(row, "answer", f"the answer {answer[:40]!r} is not in its text{where}")
+            place = None
+        targets.append(_REFUSED if place is None else (place, place + len(answer)))
+    return targets
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number from 0, as a number or a text; None for anything else."""
+    text = str(value).strip()
+    return int(text) if text.isdecimal() and not isinstance(value, bool) else None
 
 
 def counts(targets: Sequence[Any], n_labels: int) -> list[int]:

@@ -34,6 +34,7 @@ from minibert.training.state import Checkpoint, load_state, save_state
 
 Objective = Callable[[nn.Module, Batch], LossSum]
 Evaluation = Callable[[nn.Module], Mapping[str, float]]
+Prepare = Callable[[Examples, Sequence[int], int], Batch]
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -99,6 +100,8 @@ class Trainer:
         objective: the loss of a batch.
         train: the examples.
         run_config: what the run file says.
+        prepare: makes some of the examples a batch, for the update of that number; None collates
+            them, with targets of `target_dtype`.
         evaluate: measures the network on validation examples; None for no evaluation.
         metric: which of its figures decides.
         observers: who is told.
@@ -113,6 +116,7 @@ class Trainer:
     train: Examples
     run_config: RunConfig
     target_dtype: torch.dtype = torch.long
+    prepare: Prepare | None = None
     evaluate: Evaluation | None = None
     metric: str = "loss"
     observers: Sequence[Observer] = ()
@@ -175,7 +179,7 @@ class Trainer:
         total = count = torch.zeros((), dtype=torch.float64)
         n_tokens = 0
         for part in portions(rows, self.run_config.training.accumulate):
-            batch = collate(self.train, part, dtype=self.target_dtype).to(self.device)
+            batch = self._batch(part).to(self.device)
             with self._precision():
                 loss = self.objective(self.model, batch)
             scaled = loss.sum if self.scale is None else loss.sum * self.scale.value
@@ -214,6 +218,11 @@ class Trainer:
             n_tokens=n_tokens,
             seconds=time.perf_counter() - start,
         )
+
+    def _batch(self, rows: Sequence[int]) -> Batch:
+        if self.prepare is None:
+            return collate(self.train, rows, dtype=self.target_dtype)
+        return self.prepare(self.train, rows, self.step)
 
     def _is_usable(self, loss: float, norm: float) -> bool:
         """May the optimizer step? In half precision an overflow only lowers the scale.

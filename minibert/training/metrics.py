@@ -174,6 +174,20 @@ class Metrics:
             rows = self._kind.gather(logits, targets, len(self.labels))
         self._batches.append(tuple(row.detach().cpu() for row in rows))
 
+    def update_spans(
+        self, found: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]]
+    ) -> None:
+        """Add answers that were chosen already: first and last token of each, and of the right one.
+
+        (-1, -1) stands for "no answer"; any other negative pair is never found.
+
+        Raises: TrainingError for another task than spans.
+        """
+        if self.task != "spans":
+            raise TrainingError(f"task is {self.task!r}, expected 'spans' for spans; use update")
+        pairs = [torch.tensor(each, dtype=torch.long).view(-1, 2) for each in (found, wanted)]
+        self._batches.append((pairs[0], pairs[1]))
+
     def compute(self) -> dict[str, float]:
         """Return the figures, by the names in `names`.
 

@@ -12,25 +12,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from torch import nn
 
 from minibert.checkpoint import Pretrained, hash_tensors
+from minibert.config import BertConfig
 from minibert.errors import RunError
 from minibert.files import exclusive, replacing
-from minibert.layout import unpack
+from minibert.recipe import read_recipe
 from minibert.tokenizer import Tokenizer
-from minibert.training.dataset import Dataset, read_dataset
-from minibert.training.examples import Examples, each_batch
+from minibert.training.dataset import read_dataset, training_texts
+from minibert.training.evaluation import Evaluation
+from minibert.training.fresh import fresh_checkpoint
 from minibert.training.loop import Observer, Trainer
-from minibert.training.losses import IGNORED
-from minibert.training.metrics import Metrics, Report, metrics_of
+from minibert.training.metrics import Report
 from minibert.training.reporters import Log, Progress
 from minibert.training.run_config import RunConfig
-from minibert.training.tasks import Task, network, task_of
+from minibert.training.tasks import prediction_settings, task_of
 from minibert.weights import resolve
-
-_EVALUATION_BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,23 +66,27 @@ def train(
     """
     folder = run.path(run.output)
     with run_folder(folder, resume=resume, overwrite=overwrite):
-        source = resolve(run.model)
+        progress = Progress(shown=show_progress_bar)
+        source = starting_folder(run, folder)
         tokenizer = Tokenizer.from_pretrained(source)
+        saved = BertConfig.from_file(source / "config.json")
+        recipe = read_recipe(source, saved, tokenizer.model_max_length)
         data = read_dataset(run, tokenizer)
-        task = task_of(run, data.labels, data.train.targets)
-        model = network(run, task, source)
+        for line in data.notes if not resume else []:
+            progress.say(line)
+        task = task_of(run, data.labels, data.train, tokenizer, recipe)
+        model = task.network(run, source)
         evaluations = {
-            name: None if examples is None else Evaluation(task, data, examples)
+            name: None if examples is None else Evaluation(task, data.labels, examples)
             for name, examples in (("validation", data.validation), ("test", data.test))
         }
         evaluation = evaluations["validation"]
-        progress = Progress(shown=show_progress_bar)
         trainer = Trainer(
             model,
             task.objective,
             data.train,
             run,
-            target_dtype=task.target_dtype,
+            prepare=task.prepare,
             evaluate=evaluation,
             metric=_metric(run, evaluation),
             folder=folder,
@@ -106,9 +108,9 @@ def train(
         reports = {
             name: None if each is None else each.report(model) for name, each in evaluations.items()
         }
-        task.fold(model)
-        model.save_pretrained(folder / "model")
-        tokenizer.save_pretrained(folder / "model")
+        task.finish(model)
+        task.save(model, tokenizer, folder / "model")
+        prediction_settings(run, data.labels, recipe).save(folder / "model")
         figures = {name: each.figures for name, each in reports.items() if each is not None}
         _write_json(folder / "results.json", {"best_step": trainer.best.step, **figures})
         return Outcome(
@@ -116,37 +118,15 @@ def train(
         )
 
 
-class Evaluation:
-    """Measures a network on examples; called by the loop, which gets the figures."""
+def starting_folder(run: RunConfig, folder: Path) -> Path:
+    """The checkpoint that a run starts from: a folder beside its file, a name's, or a new one.
 
-    def __init__(self, task: Task, data: Dataset, examples: Examples) -> None:
-        self.task, self.examples = task, examples
-        self.metrics: Metrics = metrics_of(task.name, data.labels)  # type: ignore[arg-type]
-
-    def __call__(self, model: nn.Module) -> dict[str, float]:
-        report, loss = self._measured(model)
-        return {**report.figures, "loss": loss}
-
-    def report(self, model: nn.Module) -> Report:
-        """All figures of the network, which has to be in evaluation mode."""
-        return self._measured(model)[0]
-
-    @torch.no_grad()
-    def _measured(self, model: nn.Module) -> tuple[Report, float]:
-        """The figures, and the mean loss."""
-        self.metrics.reset()
-        device = next(model.parameters()).device
-        total = count = 0.0
-        for _, batch in each_batch(self.examples, _EVALUATION_BATCH, dtype=self.task.target_dtype):
-            on_device = batch.to(device)
-            loss, logits = self.task.judged(model, on_device)
-            total, count = total + float(loss.sum), count + float(loss.count)
-            targets = on_device.targets
-            if self.task.name == "tokens":
-                logits = unpack(logits, on_device.layout)
-                targets = unpack(targets, on_device.layout, fill=float(IGNORED))
-            self.metrics.update(self.task.read(logits).float(), targets)
-        return self.metrics.report(), total / count if count else 0.0
+    Raises: WeightsError for a name that leads nowhere; RunError for a network that cannot be made.
+    """
+    if run.model != "new":
+        path = run.path(run.model)
+        return path if path.is_dir() else resolve(run.model)
+    return fresh_checkpoint(run, training_texts(run), folder / "start")
 
 
 @contextmanager
@@ -170,7 +150,7 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]
         if not held:
             raise RunError(f"{folder}: another process is training there; wait for it, or stop it")
         if overwrite:
-            for name in ("checkpoints", "best", "model"):
+            for name in ("checkpoints", "best", "model", "start"):
                 shutil.rmtree(folder / name, ignore_errors=True)
         yield
 

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 from minibert.errors import LabelError
-from minibert.training.spans import Repaired, Scheme, Span, spans_of, write_tags
+from minibert.prediction.entities import Span, spans_of
+from minibert.training.spans import Repaired, Scheme, write_tags
 
 TagScheme = Scheme | Literal["BILOU"]
 SCHEMES: tuple[TagScheme, ...] = (*get_args(Scheme), "BILOU")

@@ -1,0 +1,335 @@
+"""Rows and their targets as examples: tokenised, cut or read in windows, tags at their tokens."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from minibert.errors import DataError, RunError
+from minibert.tokenizer import Encoding, Tokenizer, window_spans
+from minibert.training.examples import Examples
+from minibert.training.losses import IGNORED
+from minibert.training.masking import sentence_pairs
+from minibert.training.rows import Row
+from minibert.training.run_config import RunConfig
+
+LOST = (IGNORED, IGNORED)  # the span of an answer that was cut away with the end of its text
+
+_CHUNK = 4096  # texts that are tokenised at once
+
+
+@dataclass
+class Cut:
+    """How much of the texts does not fit into `max_length`."""
+
+    n_texts: int = 0
+    n_tokens: int = 0
+    cut_texts: int = 0
+    cut_tokens: int = 0
+
+    def add(self, encoding: Encoding) -> None:
+        self.n_texts += 1
+        self.n_tokens += len(encoding.ids) + encoding.n_truncated
+        self.cut_texts += bool(encoding.n_truncated)
+        self.cut_tokens += encoding.n_truncated
+
+    def __str__(self) -> str:
+        mean = self.n_tokens / max(1, self.n_texts)
+        if not self.cut_texts:
+            return f"{mean:.1f} tokens a text, none cut"
+        return (
+            f"{mean:.1f} tokens a text; {self.cut_texts / self.n_texts:.2%} of the texts and "
+            f"{self.cut_tokens / self.n_tokens:.2%} of the tokens are cut"
+        )
+
+
+class Encoded(NamedTuple):
+    """Examples, and what became of the lengths of their texts."""
+
+    examples: Examples
+    cut: Cut
+
+
+def encode_rows(
+    run: RunConfig, rows: Sequence[Row], targets: Sequence[Any], tokenizer: Tokenizer, what: str
+) -> Encoded:
+    """The examples of a task.
+
+    Args:
+        rows: good ones; texts are texts, tags as many as words.
+        targets: what `labels.py` made of their labels, one a row.
+        what: "train", "validation" or "test", for the bar.
+
+    Raises: TextError for a text that is too long under long_text = "error"; DataError where there
+        is nothing to make examples of; RunError for settings that do not fit.
+    """
+    if run.task == "masked_lm":
+        return _running_text(run, rows, tokenizer, what)
+    if run.task in ("similarity", "contrastive"):
+        return _sets_of_texts(run, rows, targets, tokenizer, what)
+    if run.task == "spans":
+        return _answers(run, rows, targets, tokenizer, what)
+    return _texts(run, rows, targets, tokenizer, what)
+
+
+# ---- a text, or a pair of texts read together; words with tags
+
+
+def _texts(
+    run: RunConfig, rows: Sequence[Row], targets: Sequence[Any], tokenizer: Tokenizer, what: str
+) -> Encoded:
+    data, found, cut = run.data, Examples([], [], []), Cut()
+    windows = data.long_text == "windows"
+    if windows and data.text_pair is not None:
+        raise RunError("data.long_text is 'windows', expected 'truncate' or 'error' for pairs")
+    overlap = overlap_of(run, data.max_length - 2)
+    limit = None if windows else data.max_length
+    for chunk in _chunks(len(rows), what):
+        some = [rows[i] for i in chunk]
+        if run.task == "tokens":
+            words = [row.value("tokens") for row in some]
+            encodings = tokenizer.encode_words(words, max_length=limit)
+            if data.long_text == "error":
+                _refuse_cut(some, encodings, data.max_length)
+        else:
+            pairs = None if data.text_pair is None else [_text(r, data.text_pair) for r in some]
+            encodings = tokenizer.encode(
+                [_text(row, data.text) for row in some],
+                pairs,
+                max_length=limit,
+                truncation="error" if data.long_text == "error" else "longest_first",
+            )
+        for i, encoding in zip(chunk, encodings, strict=True):
+            cut.add(encoding)
+            target = targets[i]
+            if run.task == "tokens":
+                target = aligned(target, encoding.word_ids, every=data.label_all_pieces)
+            if windows:
+                _add_windows(found, i, encoding, target, data.max_length, overlap)
+            else:
+                _add(found, encoding, target)
+    return Encoded(found, cut)
+
+
+def _add(found: Examples, encoding: Encoding, target: Any) -> None:
+    found.ids.append(encoding.ids)
+    found.types.append(encoding.token_type_ids)
+    found.targets.append(target)
+
+
+def _add_windows(
+    found: Examples, text: int, encoding: Encoding, target: Any, max_length: int, overlap: int
+) -> None:
+    """The windows of a text, each between [CLS] and [SEP], and each with the text's target."""
+    first, *inner, last = encoding.ids
+    for start, stop in window_spans(len(inner), max_length - 2, overlap):
+        found.ids.append([first, *inner[start:stop], last])
+        found.types.append([0] * (stop - start + 2))
+        if isinstance(target, list) and len(target) == len(encoding.ids):  # a tag a token
+            tags = [IGNORED, *target[1 + start : 1 + stop], IGNORED]
+            found.targets.append(tags)
+        else:
+            found.targets.append(target)
+        found.texts.append(text)
+        found.starts.append(start)
+
+
+def overlap_of(run: RunConfig, room: int) -> int:
+    """How many of its `room` tokens a window repeats of the one before.
+
+    Raises: RunError for more than half of them.
+    """
+    given = run.data.window_overlap
+    if given is None:
+        return room // (4 if run.task in ("tokens", "spans") else 8)
+    if given > room // 2:
+        raise RunError(
+            f"data.window_overlap is {given}, expected at most {room // 2}, half of what "
+            "data.max_length leaves"
+        )
+    return given
+
+
+def aligned(tags: Sequence[int], word_ids: Sequence[int | None], *, every: bool) -> list[int]:
+    """The tag of each token: its word's on the first piece, or on every one; none elsewhere."""
+    found, before = [], None
+    for word in word_ids:
+        first = word is not None and word != before
+        found.append(tags[word] if word is not None and (first or every) else IGNORED)
+        before = word
+    return found
+
+
+def _refuse_cut(rows: Sequence[Row], encodings: Sequence[Encoding], max_length: int) -> None:
+    for row, encoding in zip(rows, encodings, strict=True):
+        if encoding.n_truncated:
+            n_tokens = len(encoding.ids) + encoding.n_truncated
+            raise DataError(
+                f"{row.place}: has {n_tokens} tokens, expected at most {max_length}; raise "
+                "data.max_length, or set data.long_text to 'truncate' or 'windows'"
+            )
+
+
+def _refuse_windows(row: Row, windows: Sequence[Encoding], max_length: int) -> None:
+    if len(windows) > 1:
+        raise DataError(
+            f"{row.place}: question and text have more than {max_length} tokens; raise "
+            "data.max_length, or set data.long_text to 'windows'"
+        )
+
+
+# ---- texts that get a vector each
+
+
+def _sets_of_texts(
+    run: RunConfig, rows: Sequence[Row], targets: Sequence[Any], tokenizer: Tokenizer, what: str
+) -> Encoded:
+    data = run.data
+    if data.text_pair is None:
+        raise RunError(f"data.text_pair is missing, expected a column for task {run.task!r}")
+    if data.long_text == "windows":
+        raise RunError(f"data.long_text is 'windows', expected 'truncate' for task {run.task!r}")
+    columns = [data.text, data.text_pair, *data.negatives]
+    found, cut = Examples([], [], list(targets), n_parts=len(columns)), Cut()
+    for chunk in _chunks(len(rows), what):
+        texts = [_text(rows[i], column) for i in chunk for column in columns]
+        truncation = "error" if data.long_text == "error" else "longest_first"
+        for encoding in tokenizer.encode(
+            texts,
+            max_length=data.max_length,
+            truncation=truncation,  # type: ignore[arg-type]
+        ):
+            cut.add(encoding)
+            found.ids.append(encoding.ids)
+            found.types.append(encoding.token_type_ids)
+    return Encoded(found, cut)
+
+
+# ---- questions, and where in a text their answers stand
+
+
+def _answers(
+    run: RunConfig, rows: Sequence[Row], targets: Sequence[Any], tokenizer: Tokenizer, what: str
+) -> Encoded:
+    """Each question with each window of its text; the answer's tokens, or [CLS] where it has none.
+
+    Source: Devlin et al. 2019, https://arxiv.org/abs/1810.04805, section 4.2 and 4.3.
+    """
+    data, found, cut = run.data, Examples([], [], []), Cut()
+    if data.text_pair is None:
+        raise RunError("data.text_pair is missing, expected the column of the text of the answer")
+    overlap = overlap_of(run, data.max_length)
+    for chunk in _chunks(len(rows), what):
+        some = [rows[i] for i in chunk]
+        questions = [_text(row, data.text) for row in some]
+        contexts = [_text(row, data.text_pair) for row in some]
+        sets = tokenizer.windows(
+            contexts, max_length=data.max_length, overlap=overlap, pairs=questions,
+            offsets=True,
+        )  # fmt: skip
+        for i, windows in zip(chunk, sets, strict=True):
+            if data.long_text == "error":
+                _refuse_windows(rows[i], windows, data.max_length)
+            start, stop = targets[i]
+            before = 0  # tokens of the text
+            for window in windows if data.long_text == "windows" else windows[:1]:
+                cut.add(window)
+                span = token_span(window, start, stop)
+                is_cut = data.long_text == "truncate" and len(windows) > 1
+                _add(found, window, LOST if is_cut and stop > start and span == (0, 0) else span)
+                here = [place for place, text in enumerate(window.sequence_ids) if text == 1]
+                found.texts.append(i)
+                found.starts.append(before - (here[0] if here else 0))
+                before += len(here) - overlap
+    return Encoded(found, cut)
+
+
+def token_span(encoding: Encoding, start: int, stop: int) -> tuple[int, int]:
+    """The first and the last token of the characters from `start` to `stop` of the second text.
+
+    (0, 0), which is [CLS], where they are not, or not all, in this window.
+    """
+    if start == stop:
+        return (0, 0)
+    first = last = 0
+    for token, ((begin, end), text) in enumerate(
+        zip(encoding.offsets, encoding.sequence_ids, strict=True)
+    ):
+        if text != 1 or begin == end:
+            continue
+        if begin <= start < end:
+            first = token
+        if begin < stop <= end:
+            last = token
+    return (first, last) if first and last else (0, 0)
+
+
+# ---- running text
+
+
+def _running_text(run: RunConfig, rows: Sequence[Row], tokenizer: Tokenizer, what: str) -> Encoded:
+    """Blocks of `max_length` tokens; the lines of a text file run on, other rows begin a block.
+
+    Source: the blocks are FULL-SENTENCES of Liu et al. 2019, https://arxiv.org/abs/1907.11692,
+        section 4.2.
+    Differs: there a separator stands between documents.
+    """
+    data, cut = run.data, Cut()
+    room = data.max_length - 2
+    documents: list[list[list[int]]] = []
+    before: Any = object()
+    for chunk in _chunks(len(rows), what):
+        for i, ids in zip(
+            chunk, tokenizer.ids([_text(rows[i], data.text) for i in chunk]), strict=True
+        ):
+            cut.n_texts, cut.n_tokens = cut.n_texts + 1, cut.n_tokens + len(ids)
+            document = _document(rows[i], run.masking.next_sentence)
+            if document is None or document != before:
+                documents.append([])
+            before = document
+            if ids:
+                documents[-1].append(ids)
+    cls, sep = tokenizer.cls_id, tokenizer.sep_id
+    found = Examples([], [], [])
+    if run.masking.next_sentence:
+        generator = torch.Generator().manual_seed(run.training.seed)
+        for pair in sentence_pairs(documents, max_tokens=data.max_length, generator=generator):
+            found.ids.append([cls, *pair.first, sep, *pair.second, sep])
+            found.types.append([0] * (len(pair.first) + 2) + [1] * (len(pair.second) + 1))
+            found.targets.append(pair.label)
+        return Encoded(found, cut)
+    for document in documents:
+        tokens = [token for ids in document for token in ids]
+        for start in range(0, len(tokens), room):
+            block = tokens[start : start + room]
+            found.ids.append([cls, *block, sep])
+            found.types.append([0] * (len(block) + 2))
+            found.targets.append(0)
+    return Encoded(found, cut)
+
+
+def _document(row: Row, by_empty_lines: bool) -> Any:
+    """What a line of a text file is a part of; None for a row that is a text by itself."""
+    if "document" not in row.values:
+        return None
+    return row.values["document"] if by_empty_lines else row.place.file
+
+
+# ---- what they share
+
+
+def _text(row: Row, column: str) -> str:
+    value = row.value(column)
+    assert isinstance(value, str)  # checked before
+    return value
+
+
+def _chunks(n_rows: int, what: str) -> Iterator[range]:
+    """Rows a few thousand at a time, with a bar on a terminal where there are many."""
+    from tqdm import tqdm
+
+    parts: Iterable[range] = [
+        range(start, min(start + _CHUNK, n_rows)) for start in range(0, n_rows, _CHUNK)
+    ]
+    yield from tqdm(parts, desc=f"tokenising {what}", disable=None if n_rows > 4 * _CHUNK else True)

@@ -1,0 +1,146 @@
+"""What BERT is pretrained on: the words that were masked, and whether a text follows another."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from minibert.checkpoint import Pretrained, load
+from minibert.config import BertConfig
+from minibert.errors import RunError
+from minibert.heads import BertForMaskedLM, BertForPreTraining
+from minibert.tokenizer import Tokenizer
+from minibert.training.examples import Batch, Examples, collate
+from minibert.training.losses import IGNORED, LossSum, masked_lm, next_sentence
+from minibert.training.masking import Masking
+from minibert.training.metrics import Metrics
+from minibert.training.run_config import RunConfig
+from minibert.training.text_losses import allowed
+from minibert.training.text_task import with_dropout
+
+
+class Judged(NamedTuple):
+    """What the network says of the masked words alone, and of the pairs."""
+
+    logits: Tensor  # (masked, vocab)
+    targets: Tensor  # (masked,)
+    pairs: Tensor | None  # (batch, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedLMTask:
+    """Masked words, drawn anew for each update, the same ones for each evaluation.
+
+    Which words are masked is a function of seed, update and example, so that neither portions of a
+    batch nor a resumed run change it.
+    """
+
+    masking: Masking
+    seed: int
+    pair_weight: float | None = None  # of the next sentence: masked words that a pair counts as
+    name: str = "masked_lm"
+    labels: tuple[str, ...] = ()
+
+    def network(self, run: RunConfig, folder: Path) -> Pretrained:
+        """The encoder in a folder with its head for words, fresh where there is none."""
+        config = with_dropout(run, BertConfig.from_file(folder / "config.json"))
+        torch.manual_seed(run.training.seed)
+        return load(
+            BertForMaskedLM if self.pair_weight is None else BertForPreTraining, folder, config
+        )
+
+    def prepare(self, examples: Examples, rows: Sequence[int], step: int | None = None) -> Batch:
+        """Examples as a batch, masked; the targets are the words that stood there: `(tokens,)`."""
+        ids, targets = [], []
+        for row in rows:
+            drawn = np.random.SeedSequence([self.seed, 0 if step is None else step + 1, row])
+            seed = int(drawn.generate_state(1, np.uint64)[0] >> np.uint64(1))
+            generator = torch.Generator().manual_seed(seed)
+            masked = self.masking.mask(torch.tensor([examples.ids[row]]), generator=generator)
+            ids.append(masked.input_ids[0].tolist())
+            targets.append(masked.labels[0].tolist())
+        types = [examples.types[row] for row in rows]
+        batch = collate(Examples(ids, types, targets), range(len(rows)), dtype=torch.long)
+        taken = tuple(rows[i] for i in batch.rows)
+        pairs = None
+        if self.pair_weight is not None:
+            pairs = torch.tensor([examples.targets[row] for row in taken])
+        return batch._replace(rows=taken, next_sentence=pairs)
+
+    def objective(self, model: nn.Module, batch: Batch) -> LossSum:
+        """The loss of a batch."""
+        return self.judged(model, batch)[0]
+
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[LossSum, Judged]:
+        """The loss of a batch, and what it comes from.
+
+        With the next sentence it is Σ masked words' losses + w · Σ pairs' losses over the number of
+        masked words, where w is the mean of masked words a pair: so the mean is about the sum of
+        both means, and portions add up.
+        Differs: google-research/bert adds the two means of each batch.
+        """
+        assert isinstance(model, BertForMaskedLM | BertForPreTraining)
+        out = model.bert(batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout)
+        masked = (batch.targets != IGNORED).nonzero()[:, 0]
+        # Over the vocabulary logits are wide: only of the words that are to be predicted.
+        logits = model.predictions(
+            out.last_hidden_state[masked], model.bert.embeddings.token.weight
+        )
+        targets = batch.targets[masked]
+        loss, pairs = masked_lm(logits, targets), None
+        if self.pair_weight is not None:
+            assert isinstance(model, BertForPreTraining)
+            assert batch.next_sentence is not None
+            pairs = model.next_sentence(out.pooler_output)
+            of_pairs = next_sentence(pairs, batch.next_sentence)
+            loss = LossSum(loss.sum + self.pair_weight * of_pairs.sum, loss.count)
+        return loss, Judged(logits, targets, pairs)
+
+    def measure(
+        self, results: Iterable[tuple[Batch, Judged]], examples: Examples, metrics: Metrics
+    ) -> dict[str, float]:
+        """Give the metrics the masked words; how many pairs were told rightly."""
+        n_right = n_pairs = 0
+        for batch, judged in results:
+            metrics.update(judged.logits, judged.targets)
+            if judged.pairs is not None and batch.next_sentence is not None:
+                n_right += int((judged.pairs.argmax(dim=1) == batch.next_sentence).sum())
+                n_pairs += len(judged.pairs)
+        return {"next_sentence_accuracy": n_right / n_pairs} if n_pairs else {}
+
+    def finish(self, model: Pretrained) -> None:
+        """Nothing is left to be done."""
+
+    def save(self, model: Pretrained, tokenizer: Tokenizer, folder: Path) -> None:
+        """Write model and tokenizer."""
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def masked_lm_task(run: RunConfig, tokenizer: Tokenizer, examples: Examples) -> MaskedLMTask:
+    """The task of a run.
+
+    Raises: RunError, TrainingError for settings that do not fit.
+    """
+    allowed(run, "cross_entropy")
+    settings = run.masking
+    if settings.mask_share + settings.random_share > 1:
+        raise RunError(
+            f"masking.mask_share and random_share are {settings.mask_share} and "
+            f"{settings.random_share}, expected at most 1 together"
+        )
+    masking = Masking.of(
+        tokenizer,
+        fraction=settings.fraction,
+        mask_share=settings.mask_share,
+        random_share=settings.random_share,
+        whole_words=settings.whole_words,
+    )
+    weight = None
+    if settings.next_sentence:
+        weight = settings.fraction * sum(examples.lengths) / len(examples)
+    return MaskedLMTask(masking, run.training.seed, weight)
