@@ -116,7 +116,7 @@ def test_folders_and_archives_are_seen(tmp_path: Path) -> None:
         write(tmp_path / "r" / name, b"caf\xe9", "1.txt")
     dialect, evidence = sniff(tmp_path / "r")
     assert dialect == Dialect("folders", encoding="latin-1")
-    assert "It has 2 files in 2 folders ('neg', 'pos'), the labels." in evidence
+    assert "2 files in 2 folders ('neg', 'pos'), the labels." in evidence
     with zipfile.ZipFile(tmp_path / "r.zip", "w") as file:
         file.writestr("a.csv", "text,n\na,1\n")
     assert sniff(tmp_path / "r.zip").dialect.format == "csv"

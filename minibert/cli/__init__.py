@@ -15,7 +15,7 @@ import click
 import minibert
 from minibert.errors import MinibertError
 
-_COMMANDS = ("fetch", "info", "embed", "search", "similarity", "trace", "parity", "train")
+_COMMANDS = ("fetch", "info", "embed", "search", "similarity", "trace", "parity", "init", "train")
 
 
 class StoppedError(Exception):

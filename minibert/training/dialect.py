@@ -78,7 +78,7 @@ class Dialect:
 
         Raises: DataError for a suffix that says no format, and for settings that it has not.
         """
-        format = self.format or _SUFFIXES.get(PurePath(name).suffix.lower())
+        format = self.format or format_of(name)
         if format is None:
             raise DataError(
                 f"{name}: the suffix {PurePath(name).suffix!r} says no format; set format to one "
@@ -101,3 +101,8 @@ class Dialect:
         return dataclasses.replace(
             self, format=format, delimiter=delimiter, quoting=quoting, extra_columns=extra
         )
+
+
+def format_of(name: str) -> str | None:
+    """The format that the suffix of a file's name says, if it says any."""
+    return _SUFFIXES.get(PurePath(name).suffix.lower())

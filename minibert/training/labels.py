@@ -48,8 +48,8 @@ def label_names(task: str, values: Iterable[Any], given: Sequence[str] = ()) -> 
     if task == "binary":
         if len(names) > 2:
             raise LabelError(
-                f"the data has {len(names)} labels ({listed(names)}), expected 2 for task 'binary'"
-                "; drop the rows of the others, or choose task = 'multiclass'"
+                f"the data has {len(names)} labels ({listed(names)}), expected 2 for task "
+                "'binary'; drop the rows of the others, or choose task = 'multiclass'"
             )
         if len(names) == 1:
             names.append(f"not {names[0]}")

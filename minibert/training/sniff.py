@@ -10,7 +10,7 @@ from typing import NamedTuple
 from minibert.errors import DataError
 from minibert.lines import Lines
 from minibert.training.data_files import DataFile, OpenFile, find_files, opener
-from minibert.training.dialect import Dialect
+from minibert.training.dialect import Dialect, format_of
 
 # How much of a file is looked at for its columns; for its encoding, all of it.
 _LINES = 20_000
@@ -52,31 +52,40 @@ class _Table(NamedTuple):
     rows: list[list[str]]
 
 
-def sniff(path: str | Path) -> Sniffed:
-    """Propose how to read a file; a folder or an archive of texts too.
+def sniff(source: str | Path | list[str]) -> Sniffed:
+    """Propose how to read a file, or files that are alike; a folder or an archive of texts too.
 
-    Every setting is proposed; what it rests on is said.  The whole file is read once, a part of it
-    held.
+    Every setting is proposed; what it rests on is said.  Everything is read once for its encoding,
+    for the rest a part of the first file.
 
     Raises: DataError for a file that is absent, empty, or holds bytes that are no text.
     """
-    files = find_files(path, folders=True)
+    files = find_files(source, folders=True)
     if not files:
-        raise DataError(f"{path}: has no files, expected some to look at")
-    folders = sorted({file.folder_name for file in files})
-    several = Path(path).is_dir() or (bool(files[0].member) and len(files) > 1)
+        raise DataError(f"{source}: has no files, expected some to look at")
+    paths = [Path(each) for each in ([source] if isinstance(source, str | Path) else source)]
     with opener() as open_file:
-        encoding, evidence = _encoding(files[:100] if several else files[:1], open_file)
-        if several:
+        encoding, evidence = _encoding(files, open_file)
+        if _are_texts(paths, files):
+            folders = sorted({file.folder_name for file in files})
             shown = ", ".join(repr(folder) for folder in folders[:5])
-            said = f"It has {len(files):,} files in {len(folders)} folders ({shown}), the labels."
+            several = f"{len(folders)} folders ({shown}), the labels"
+            place = several if len(folders) > 1 else f"one folder ({shown}), which is no label"
+            said = f"{len(files):,} files in {place}."
             return Sniffed(Dialect("folders", encoding=encoding), [*evidence, said])
         with open_file(files[0]) as (stream, size):
             lines = Lines(stream, files[0].name, size, encoding=encoding)
             sample = _Sample.of(lines)
-    _refuse_what_is_no_rows(sample, str(path))
+    _refuse_what_is_no_rows(sample, files[0].name)
     dialect, reasons = _shape(sample, encoding)
     return Sniffed(dialect, [*evidence, *reasons])
+
+
+def _are_texts(paths: list[Path], files: list[DataFile]) -> bool:
+    """Is each file a text of its own? Files of rows say so by their suffix."""
+    if all(format_of(file.file_name) not in (None, "txt") for file in files):
+        return False
+    return any(path.is_dir() for path in paths) or (bool(files[0].member) and len(files) > 1)
 
 
 class _Sample(NamedTuple):
