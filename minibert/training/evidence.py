@@ -53,13 +53,13 @@ def _clipped(text: str) -> str:
 # ---- labels
 
 
-def balance(choice: TaskChoice) -> tuple[str, float]:
+def balance(choice: TaskChoice, n_rows: int) -> tuple[str, float]:
     """How often each label occurs, and how many times the most frequent does for the rarest."""
     counts = sorted(choice.counts.items(), key=lambda item: -item[1])
     present = [n for _, n in counts if n]
     ratio = present[0] / present[-1] if present else 1.0
     unit = "words" if choice.task == "tokens" else "rows"
-    total = sum(choice.counts.values())
+    total = sum(choice.counts.values()) if choice.task == "tokens" else n_rows
     if len(counts) > _SHOWN_LABELS:
         half = _SHOWN_LABELS // 2
         said = f"{_each(counts[:half], total)}, …, {_each(counts[-half:], total)}"
@@ -68,11 +68,11 @@ def balance(choice: TaskChoice) -> tuple[str, float]:
     if len(present) < 2:
         return f"{said}.", ratio
     times = f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
-    return f"{said}: the most frequent has {times} times the {unit} of the rarest.", ratio
+    return f"{said}: of the most frequent {times} times as many {unit} as of the rarest.", ratio
 
 
 def _each(counts: Sequence[tuple[str, int]], total: int) -> str:
-    return ", ".join(f"{name} {n:,} ({n / max(1, total):.1%})" for name, n in counts)
+    return ", ".join(f"{name!r} {n:,} ({n / total:.1%})" for name, n in counts)
 
 
 # ---- rows

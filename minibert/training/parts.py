@@ -123,7 +123,7 @@ def _labelled_folders(path: Path) -> tuple[list[str], list[str]]:
     if not strays:
         return [str(path)], []
     left_out = [file.file_name for file in files if str(Path(file.name).parent) in strays]
-    said = f"{len(left_out):,} beside the folders of labels left out: {listed(left_out)}."
+    said = f"Left out, for they are in no label's folder: {listed(left_out)}."
     return sorted(set(places) - strays), [said]
 
 

@@ -19,7 +19,7 @@ from minibert.training.rows import BadRow, Row, read_rows
 from minibert.training.run_config import TASKS
 from minibert.training.sniff import sniff
 from minibert.training.survey import Survey, survey
-from minibert.training.task_choice import TaskChoice, choose_task, label_flags
+from minibert.training.task_choice import TaskChoice, choose_task, label_flags, type_flags
 
 _MOST_UNUSABLE = 0.05  # of the rows of a file for validation or test
 
@@ -85,8 +85,8 @@ def _roles_and_task(
     labels: Sequence[str],
 ) -> tuple[Roles, TaskChoice | None]:
     """The columns, and what is learnt from them; no task where there are no labels."""
-    text, text_pair = [None if each is None else rows.key_of(each) for each in texts]
-    labels = [rows.key_of(each) for each in labels]
+    text, text_pair = [None if each is None else rows.key_of(each, name) for each in texts]
+    labels = [rows.key_of(each, name) for each in labels]
     if task == "tokens" or (task is None and _are_tagged(rows)):
         if text or text_pair or labels:
             raise DataError(f"{name}: task tokens has the columns 'tokens' and 'tags', no others")
@@ -98,9 +98,21 @@ def _roles_and_task(
     )
     keys = listed(list(rows.columns))
     if not roles.texts:
-        raise DataError(f"{name}: no column of {keys} looks like a text; name it with --text")
+        lists = [key for key, column in rows.columns.items() if column.is_lists]
+        mend = (
+            f"for task tokens its lists {listed(lists)} have to be called 'tokens' and 'tags'"
+            if len(lists) > 1
+            else "name it with --text"
+        )
+        raise DataError(f"{name}: no column of {keys} looks like a text; {mend}")
     if roles.labels:
-        return roles, choose_task(rows, roles.labels, task=task)
+        try:
+            choice = choose_task(rows, roles.labels, task=task)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from None
+        if dialect.format == "jsonl":
+            choice.flags += type_flags(rows.columns[roles.labels[0]])
+        return roles, choice
     about = f"rows of {keys}, of which no column looks like a label (name it with --label)"
     _unlabelled(name, about, task)
     return roles, None
@@ -141,7 +153,7 @@ def _look_beside(found: Found, part: str) -> None:
     try:
         other = survey(_reading(sources, found.dialect, part))
         for key in (*found.roles.texts, *found.roles.labels):
-            other.key_of(key)
+            other.key_of(key, sources[0])
         bad = unusable(other, found.roles, found.choice)
         wrong = "; ".join(said for _, said in bad)
         fits = sum(n for n, _ in bad) <= _MOST_UNUSABLE * (other.n_rows + other.n_bad)

@@ -52,14 +52,14 @@ def written(found: Found, model: str, output: str) -> str:
     lengths = _lengths(found, model)
     head = [
         f"Proposed by minibert init for {found.name}: above a key stands what it rests on. Paths "
-        "count from the folder of this file. All other keys have their defaults, which",
-        f"minibert train --print-config {found.task} lists.",
+        "count from the folder of this file. Other keys have their defaults, which minibert train "
+        f"--print-config {found.task} lists. Read it, then: minibert train run.toml"
     ]
-    why = ["Text without labels."] if found.choice is None else found.choice.why
+    why = ["Text without labels."] if found.choice is None else _task_reasons(found.choice)
     tables = {
         "": [_Key("task", found.task, why), _Key("model", model), _Key("output", output)],
         "data": _data_keys(found, lengths),
-        "loss": [] if found.choice is None else _loss_keys(found.choice, found.survey),
+        "loss": [] if found.choice is None else _loss_keys(found.choice, found.survey.n_rows),
         "optimizer": _optimizer_keys(lengths, model),
     }
     lines = toml_text.comment(head)
@@ -67,6 +67,10 @@ def written(found: Found, model: str, output: str) -> str:
         if keys:
             lines += ["", *([f"[{name}]"] if name else []), *_lines(keys)]
     return "\n".join([*lines, ""])
+
+
+def _task_reasons(choice: TaskChoice) -> list[str]:
+    return [*choice.why, *([] if choice.counts else choice.flags)]  # which else stand by the labels
 
 
 def _lines(keys: Sequence[_Key]) -> list[str]:
@@ -97,7 +101,7 @@ def _data_keys(found: Found, lengths: Lengths) -> list[_Key]:
             label = roles.labels[0] if len(roles.labels) == 1 else roles.labels
             keys.append(_Key("label", label, roles.why.get("label", ())))
     if choice is not None:
-        keys += _label_keys(choice)
+        keys += _label_keys(choice, found.survey.n_rows)
     if roles.id is not None:
         keys.append(_Key("id", roles.id, roles.why["id"]))
     if roles.group is not None:
@@ -166,14 +170,14 @@ def _dialect_keys(found: Found) -> list[_Key]:
     return [_Key(keys[0].name, keys[0].value, [" ".join(found.reading)]), *keys[1:]]
 
 
-def _label_keys(choice: TaskChoice) -> list[_Key]:
+def _label_keys(choice: TaskChoice, n_rows: int) -> list[_Key]:
     """The names of the labels, and what parts several."""
     keys = []
     if choice.separator is not None:
         keys.append(_Key("label_separator", choice.separator, choice.why))
     if not choice.counts:
         return keys
-    why = [balance(choice)[0], *choice.flags]
+    why = [balance(choice, n_rows)[0], *choice.flags]
     if choice.task == "binary":
         why.append("The second one counts as the positive one.")
     is_taken = len(choice.counts) <= _LISTED
@@ -203,22 +207,24 @@ def _length_reasons(lengths: Lengths, survey: Survey) -> list[str]:
     shares = [f"{lengths.cut_share(step):.1%} at {step}" for step in cutting]
     if len(cutting) < len(steps):
         shares.append(f"none at {steps[len(cutting)]}")
-    cut = f"Of them would be cut {', '.join(shares)}."
+    most_there_is = lengths.proposed == lengths.positions and cutting
+    limit = f"{lengths.positions} is the most that the model takes." if most_there_is else ""
+    cut = f"To be cut are {', '.join(shares)}. {limit}".strip()
     return [said, f"{cut} Short texts cost no more for it: batches have no padding."]
 
 
 # ---- [loss] and [optimizer]
 
 
-def _loss_keys(choice: TaskChoice, survey: Survey) -> list[_Key]:
+def _loss_keys(choice: TaskChoice, n_rows: int) -> list[_Key]:
     """Weights, where labels are very unequal."""
-    _, ratio = balance(choice)
+    _, ratio = balance(choice, n_rows)
     if choice.task == "regression" or ratio <= _UNEQUAL:
         return []
     present = {name: n for name, n in choice.counts.items() if n}
     rarest, most = min(present, key=present.__getitem__), max(present, key=present.__getitem__)
     if choice.task == "multilabel":
-        weights = [(survey.n_rows - present[name]) / present[name] for name in (rarest, most)]
+        weights = [(n_rows - present[name]) / present[name] for name in (rarest, most)]
         key = "pos_weight"
         said = "where it is present"
     else:

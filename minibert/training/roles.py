@@ -23,8 +23,9 @@ _LABELS = (
     "stars", "polarity", "gold", "y",
 )  # fmt: skip
 _GROUPS = (
-    "author", "user", "speaker", "patient", "person", "document", "doc", "source", "session",
-    "conversation", "thread", "group", "product", "movie", "film", "book", "domain", "site",
+    "author", "reviewer", "user", "speaker", "patient", "person", "document", "doc", "source",
+    "session", "conversation", "thread", "group", "product", "movie", "film", "book", "domain",
+    "site",
 )  # fmt: skip
 _IDS = ("id", "ids", "idx", "index", "guid", "uuid", "key", "name", "nr", "number")
 _FIRST = ("premise", "question", "query", "post")
@@ -163,7 +164,7 @@ def _find_id(survey: Survey, roles: Roles, free: list[Column]) -> None:
         and not column.n_spaced
         and not (column.numbers.are_most and column.numbers.n_fractions)
         and column.mean_chars <= _ID_CHARS
-        and (survey.n_rows >= _FEW_ROWS or _last_word(column.key) in _IDS)
+        and (_last_word(column.key) in _IDS or (survey.n_rows >= _FEW_ROWS and len(free) > 1))
         and survey.n_distinct(column.key) == survey.n_compared
     ]
     found.sort(key=lambda column: (_last_word(column.key) not in _IDS, column.position))
@@ -210,6 +211,8 @@ def _find_labels(survey: Survey, roles: Roles, free: list[Column], named: list[C
         chosen, why = few[:1], "the fewest different values"
     elif numbers:
         chosen, why = (fractions or numbers)[-1:], "numbers"
+    elif len(free) == 1:
+        chosen, why = free, "the only other column"
     if not chosen:
         return
     roles.labels = [column.key for column in chosen]

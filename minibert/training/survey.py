@@ -37,6 +37,8 @@ class Numbers:
         self.n_fractions = 0
         self.low = math.inf
         self.high = -math.inf
+        self.mean = 0.0
+        self._squares = 0.0  # the sum of the squared differences from the mean
         self.other = ""  # the first value that is none
 
     def add(self, name: str, times: int = 1) -> None:
@@ -49,6 +51,14 @@ class Numbers:
         self.n += times
         self.n_fractions += times * (not number.is_integer())
         self.low, self.high = min(self.low, number), max(self.high, number)
+        from_before = number - self.mean
+        self.mean += times * from_before / self.n
+        self._squares += times * from_before * (number - self.mean)
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation."""
+        return math.sqrt(self._squares / max(1, self.n))
 
     @property
     def are_most(self) -> bool:
@@ -156,7 +166,7 @@ class Survey(NamedTuple):
     sample: list[dict[str, Value]]  # rows drawn from all, in order, their texts clipped
     names: Columns  # as the first row has them
 
-    def key_of(self, wanted: str) -> str:
+    def key_of(self, wanted: str, source: str) -> str:
         """The column of a name, or of a number from 1.
 
         Raises: DataError that names the nearest column there is.
@@ -164,7 +174,7 @@ class Survey(NamedTuple):
         if wanted in self.columns:
             return wanted
         if fault := self.names.fault(wanted):
-            raise DataError(f"the file {fault}")
+            raise DataError(f"{source}: {fault}")
         return _key(self.names, self.names.indices[wanted])
 
     @property

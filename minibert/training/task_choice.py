@@ -15,7 +15,7 @@ _LABEL_CHARS = 60  # of a name that stands with others in one value
 _CLASSES = 10  # whole numbers up to so many are classes, whatever their column is called
 _NUMBERED = 500  # up to so many, numbers without a gap from 0 or 1 are those of classes
 _AMOUNTS = re.compile(r"(score|rating|similarity|points?|grade|age|year|price)s?$", re.IGNORECASE)
-_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
+_DECIMAL_COMMA = r"-?\d+,\d+"
 _TRUE = ("1", "1.0", "true")
 
 
@@ -122,6 +122,8 @@ def _separator(column: Column) -> str | None:
             continue
         parts = _split(column, separator)
         alone = sum(part in values for part in parts) / len(parts)
+        if separator == "," and not alone and _share(column, _DECIMAL_COMMA) == 1:
+            continue
         recur = separator in ",;|" and len(parts) <= len(values) / 2
         enough = 0.5 if separator in ",;|" else 1.0
         if separator == " " and not all(part.isdecimal() for part in parts):
@@ -146,7 +148,7 @@ def _of_values(column: Column, n_rows: int, task: str | None) -> TaskChoice:
         return _of_parts(column, separator)
     if numbers.are_most:
         guess, why = _of_numbers(column)
-    elif _share(column, _DECIMAL_COMMA.pattern) > 0.5 and task in (None, "regression"):
+    elif _share(column, _DECIMAL_COMMA) > 0.5 and task in (None, "regression"):
         raise DataError(
             f"{_named([column])}: {min(values)!r} looks like a number with a decimal comma, "
             "expected a point; convert the file"
@@ -161,12 +163,7 @@ def _of_values(column: Column, n_rows: int, task: str | None) -> TaskChoice:
                 f"{_named([column])}: {numbers.n_others:,} rows have no number, such as "
                 f"{numbers.other[:40]!r}, expected numbers for task regression"
             )
-        flags = []
-        if numbers.n_others:
-            flags = [f"{numbers.n_others:,} rows have no number, such as {numbers.other[:40]!r}."]
-        return TaskChoice(
-            "regression", why=[why if guess == task else "As asked for."], flags=flags
-        )
+        return TaskChoice("regression", why=[why if guess == task else "As asked for."])
     if column.counts is None or (column.n_values > n_rows / 2 and column.n_values > 20):
         n_values = "over 10,000" if column.counts is None else f"{column.n_values:,}"
         raise DataError(
@@ -187,7 +184,10 @@ def _share(column: Column, pattern: str) -> float:
 def _of_numbers(column: Column) -> tuple[str, str]:
     """Whether numbers are classes or amounts, and how to take them as the other."""
     numbers, n_values = column.numbers, column.n_values
-    span = f"from {numbers.low:g} to {numbers.high:g}"
+    span = (
+        f"from {numbers.low:g} to {numbers.high:g} (mean {numbers.mean:.3g}, standard deviation "
+        f"{numbers.deviation:.3g})"
+    )
     if n_values <= 2:
         return "binary", f"{n_values} different labels, one a row."
     if numbers.n_fractions:
@@ -227,6 +227,17 @@ def label_flags(choice: TaskChoice) -> list[str]:
     if sum(count > 0 for count in choice.counts.values()) == 1:
         flags.append("There is one label alone, so there is nothing to tell apart.")
     return flags
+
+
+def type_flags(column: Column) -> list[str]:
+    """What is odd in how labels are written where numbers and texts differ, as in JSON."""
+    kinds = column.kinds
+    if kinds["str"] and kinds["int"] + kinds["float"]:
+        said = f"are numbers in {kinds['int'] + kinds['float']:,} rows and text in {kinds['str']:,}"
+        return [f"The labels {said}; 1 and '1' count as one label."]
+    if kinds["str"] and column.numbers.are_most:
+        return ["The labels are numbers written as text."]
+    return []
 
 
 def _plain(name: str) -> str:
