@@ -10,6 +10,7 @@ from minibert.training.survey import Column, Survey
 from minibert.training.task_choice import TaskChoice, label_counts
 
 _SHOWN_CHARS = 60
+_LINE_CHARS = 97
 _SHOWN_COLUMNS = 40
 _SHOWN_VALUES = 6
 _SHOWN_LABELS = 12
@@ -26,7 +27,10 @@ def plural(n: int, what: str) -> str:
 def column_lines(survey: Survey) -> list[str]:
     """A line for each column: how many values it has, and which, or one of them."""
     columns = list(survey.columns.values())
-    lines = [f"  {column.key!r}: {_shown(column, survey)}" for column in columns[:_SHOWN_COLUMNS]]
+    lines = [
+        _clipped(f"  {column.key!r}: {_shown(column, survey)}", _LINE_CHARS)
+        for column in columns[:_SHOWN_COLUMNS]
+    ]
     if len(columns) > _SHOWN_COLUMNS:
         lines.append(f"  and {len(columns) - _SHOWN_COLUMNS} more")
     return lines
@@ -46,8 +50,8 @@ def _shown(column: Column, survey: Survey) -> str:
     )
 
 
-def _clipped(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+def _clipped(text: str, n_chars: int = _SHOWN_CHARS) -> str:
+    return text if len(text) <= n_chars else f"{text[:n_chars]}…"
 
 
 # ---- labels

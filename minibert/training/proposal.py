@@ -166,7 +166,7 @@ def _look_beside(found: Found, part: str) -> None:
     n_shared_rows = n_shared(found.survey, other, found.roles)
     why.append(f"It has {plural(other.n_rows, 'row')}.")
     if n_shared_rows:
-        why.append(f"{plural(n_shared_rows, 'row')} of it have texts that are trained on too.")
+        why.append(f"The texts of {plural(n_shared_rows, 'row')} of it are trained on too.")
     encoding = sniff(sources).dialect.encoding
     if encoding != found.dialect.encoding and any(c.n_wide for c in other.columns.values()):
         why.append(f"Its bytes look like {encoding}: convert it, for a run has one encoding.")

@@ -15,6 +15,7 @@ from minibert.training.token_lengths import Lengths, measure_lengths
 _UNEQUAL = 4.0  # rows of the most frequent label for one of the rarest; above, they are weighed
 _LISTED = 300  # labels; more of them are left for train to read
 _SMALL_HIDDEN = 384  # of models that take a higher rate
+_MEASURED = 1 << 21  # characters, or words of sentences
 _FEW_ROWS = 10  # of which a tenth is none
 
 
@@ -188,11 +189,12 @@ def _label_keys(choice: TaskChoice, n_rows: int) -> list[_Key]:
 
 
 def _lengths(found: Found, model: str) -> Lengths:
-    """The tokens of the sample's texts."""
+    """The tokens of the sample's texts; of long ones not of all."""
     kind = list if found.task == "tokens" else str
     texts = [[row.get(key) for key in found.roles.texts] for row in found.survey.sample]
     whole = [each for each in texts if all(isinstance(text, kind) for text in each)]
-    return measure_lengths(whole, model)
+    n_chars = sum(len(text) for each in whole for text in each)
+    return measure_lengths(whole[:: 1 + n_chars // _MEASURED], model)
 
 
 def _length_reasons(lengths: Lengths, survey: Survey) -> list[str]:

@@ -113,15 +113,13 @@ def _text_pool(survey: Survey, free: list[Column]) -> tuple[list[Column], str]:
     """The columns that may be the text, and why these."""
     texts = [column for column in free if _may_be_text(column)]
     prose = [column for column in texts if column.is_prose]
-    named = [column for column in prose if _words(column.key)[-1:] in [[name] for name in _TEXTS]]
+    named = [column for column in prose if _last_word(column.key) in _TEXTS]
     if named:
         return named, "its name says that it is text"
     if prose:
         return prose, "the longest texts of several words"
-    most = max((column.n_values for column in texts), default=0)
-    return [
-        column for column in texts if column.n_values == most
-    ], "no column has several words, and this one the most values"
+    texts.sort(key=lambda column: -column.n_values)
+    return texts[:1], "no column has several words, and this one the most values"
 
 
 def _may_be_text(column: Column) -> bool:
@@ -258,10 +256,14 @@ def _few_valued(survey: Survey, free: list[Column]) -> list[Column]:
         for column in free
         if column.counts is not None
         and not column.is_lists
-        and 2 <= column.n_values <= survey.n_rows / 2
+        and 2 <= column.n_values <= column.n_filled / 2
         and not (column.numbers.are_most and column.numbers.n_fractions)
     ]
-    return sorted(found, key=lambda column: (_is_group_name(column.key), column.n_values))
+
+    def unlikeliness(column: Column) -> tuple[bool, bool, int]:
+        return _is_group_name(column.key), 2 * column.n_empty > survey.n_rows, column.n_values
+
+    return sorted(found, key=unlikeliness)
 
 
 def _is_truth(column: Column) -> bool:
