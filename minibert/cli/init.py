@@ -2,7 +2,7 @@
 
 import click
 
-from minibert.training.run_config import TASKS
+from minibert.training.run_keys import TASKS
 
 
 @click.command(short_help="Propose a run file for a file of labelled rows.")

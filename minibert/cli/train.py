@@ -25,6 +25,7 @@ def train(
     \b
       minibert train --print-config binary > run.toml
       minibert train run.toml
+      torchrun --nproc-per-node 2 -m minibert train run.toml
 
     Ctrl-C ends it after the update that is being made, with a checkpoint to go on from.
     """
@@ -33,9 +34,13 @@ def train(
         return
     if run_file is None:
         raise click.UsageError("missing RUN.TOML; --print-config TASK writes one")
+    from minibert.training.processes import together
     from minibert.training.run import train as run
 
-    outcome = run(RunConfig.from_file(run_file), resume=resume, overwrite=overwrite)
+    with together() as processes:
+        outcome = run(RunConfig.from_file(run_file), resume=resume, overwrite=overwrite)
+    if not processes.is_first:
+        context.exit(0 if outcome.finished else 130)
     if not outcome.finished:
         click.echo(f"stopped; go on with minibert train {run_file} --resume", err=True)
         context.exit(130)

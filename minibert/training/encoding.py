@@ -11,6 +11,7 @@ from minibert.tokenizer import Encoding, Tokenizer, window_spans
 from minibert.training.examples import Examples
 from minibert.training.losses import IGNORED
 from minibert.training.masking import sentence_pairs
+from minibert.training.processes import current
 from minibert.training.rows import Row
 from minibert.training.run_config import RunConfig
 
@@ -332,4 +333,5 @@ def _chunks(n_rows: int, what: str) -> Iterator[range]:
     parts: Iterable[range] = [
         range(start, min(start + _CHUNK, n_rows)) for start in range(0, n_rows, _CHUNK)
     ]
-    yield from tqdm(parts, desc=f"tokenising {what}", disable=None if n_rows > 4 * _CHUNK else True)
+    shown = n_rows > 4 * _CHUNK and current().is_first
+    yield from tqdm(parts, desc=f"tokenising {what}", disable=None if shown else True)

@@ -1,13 +1,15 @@
 """What a network is worth on examples: its mean loss and the figures of its task."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import partial
+from itertools import tee
 
 import torch
 from torch import nn
 
-from minibert.training.examples import Batch, Examples, each_batch
+from minibert.training.examples import Batch, Examples, Found, each_batch
 from minibert.training.metrics import Metrics, Report, metrics_of
+from minibert.training.processes import current
 from minibert.training.tasks import Task
 
 _BATCH = 64  # examples; of them a candidate's rank in contrastive evaluation is
@@ -42,12 +44,20 @@ class Evaluation:
         report.figures.update(more)
         return report
 
-    def results(self, model: nn.Module) -> Iterator[tuple[Batch, Any]]:
-        """Each batch and what the network gives for it; the losses are added up on the way."""
-        device = next(model.parameters()).device
+    def results(self, model: nn.Module) -> Iterator[tuple[Batch, Found]]:
+        """Each batch and what the network gives for it; the losses are added up on the way.
+
+        Of several processes each computes every n-th batch, and all get all.
+        """
         self._loss = self._count = 0.0
-        for batch in each_batch(self.examples, _BATCH, self.task.prepare):
-            on_device = batch.to(device)
-            loss, found = self.task.judged(model, on_device)
-            self._loss, self._count = self._loss + float(loss.sum), self._count + float(loss.count)
-            yield on_device, found
+        batches, again = tee(each_batch(self.examples, _BATCH, self.task.prepare))
+        found = current().shared(again, partial(self._judged, model))
+        for batch, each in zip(batches, found, strict=True):
+            self._loss += float(each.pop("sum"))
+            self._count += float(each.pop("count"))
+            yield batch, each
+
+    def _judged(self, model: nn.Module, batch: Batch) -> Found:
+        """What a batch adds to the loss, and to the figures."""
+        loss, found = self.task.judged(model, batch.to(next(model.parameters()).device))
+        return {"sum": loss.sum, "count": loss.count, **{k: v.cpu() for k, v in found.items()}}

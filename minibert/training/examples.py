@@ -92,6 +92,8 @@ class Batch(NamedTuple):
         )
 
 
+# What a network gives for a batch, by name, on the CPU: the logits, or whatever the task reads.
+Found = dict[str, Tensor]
 Prepare = Callable[[Examples, Sequence[int]], Batch]
 
 

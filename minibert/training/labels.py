@@ -39,7 +39,7 @@ def label_names(task: str, values: Iterable[Any], given: Sequence[str] = ()) -> 
     else:
         found: set[str] = set()
         for value in values:
-            found.update(map(_name, value) if isinstance(value, list) else [_name(value)])
+            found.update(map(label_name, value) if isinstance(value, list) else [label_name(value)])
         found.discard("")
         whole = all(map(_is_whole, found))
         names = sorted(found, key=int if whole else None)
@@ -61,7 +61,7 @@ def class_targets(values: Sequence[Any], names: Sequence[str], refuse: Refuse) -
     ids = {name: i for i, name in enumerate(names)}
     targets = []
     for row, value in enumerate(values):
-        name = _name(value)
+        name = label_name(value)
         if name not in ids:
             refuse(row, "unknown label", _unknown(name, names))
         targets.append(ids.get(name, _REFUSED))
@@ -77,7 +77,7 @@ def multilabel_targets(
     for row, labels in enumerate(values):
         target = [0.0] * len(names)
         for value in labels:
-            name = _name(value)
+            name = label_name(value)
             if name not in ids:
                 refuse(row, "unknown label", _unknown(name, names))
             else:
@@ -118,10 +118,10 @@ def tag_targets(
                 "tags and words",
                 f"has {len(tags)} tags for {len(row_words)} words, expected one a word",
             )
-        unknown = [name for name in map(_name, tags) if name not in ids]
+        unknown = [name for name in map(label_name, tags) if name not in ids]
         if unknown:
             refuse(row, "unknown tag", _unknown(unknown[0], names))
-        targets.append([ids.get(_name(tag), _REFUSED) for tag in tags])
+        targets.append([ids.get(label_name(tag), _REFUSED) for tag in tags])
     return targets
 
 
@@ -173,8 +173,13 @@ def counts(targets: Sequence[Any], n_labels: int) -> list[int]:
     return found
 
 
-def _name(value: Any) -> str:
-    """A label as text: 1, 1.0 and "1" are one label, and spaces around a name are no part of it."""
+def label_name(value: Any) -> str:
+    """A label as text: 1, 1.0 and "1" are one label, and spaces around a name are no part of it.
+
+    What JSON and tables made in Python write for a value that is missing, null and NaN, is "".
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()

@@ -3,6 +3,8 @@
     an update: batch -> portions -> loss as (sum, count) -> backward -> divided by the count of all
     portions -> clipped -> optimizer at the schedule's rate -> StepRecord
 
+Of several processes each computes its share of every portion, and all make the same update.
+
 Whoever wants to know what happens is an observer, called after backward, before and after each
 update, and after each evaluation: the log, the progress bar, and whatever else reports on a run.
 """
@@ -28,6 +30,7 @@ from minibert.training.examples import Batch, Examples, collate
 from minibert.training.losses import LossSum
 from minibert.training.metrics import LOWER_IS_BETTER, is_better
 from minibert.training.optim import PRESETS, SGD, AdamW, clip_gradients, parameter_groups
+from minibert.training.processes import Processes, current
 from minibert.training.run_config import RunConfig
 from minibert.training.schedules import SCHEDULES, Plateau, constant
 from minibert.training.state import Checkpoint, load_state, save_state
@@ -107,6 +110,7 @@ class Trainer:
         observers: who is told.
         folder: where checkpoints go; None keeps none.
         identity: what a checkpoint has to agree with to be gone on from: model and data.
+        processes: those that train together; of the files in `folder` the first writes all.
 
     Raises: RunError for settings that do not fit.
     """
@@ -122,6 +126,7 @@ class Trainer:
     observers: Sequence[Observer] = ()
     folder: Path | None = None
     identity: Mapping[str, str] = field(default_factory=dict)
+    processes: Processes = field(default_factory=current)
     step: int = 0  # updates done
     stopping: bool = False  # set from outside: end after this update, to be gone on with
     stopped_early: bool = False  # no evaluation was better for as long as its patience
@@ -132,7 +137,7 @@ class Trainer:
         settings = self.run_config.training
         if not len(self.train):
             raise RunError("there is nothing to train on, expected at least one example")
-        self.device = _device(settings.device)
+        self.device = _device(self.processes.device(settings.device))
         self.model.to(self.device)
         self._epochs: dict[int, list[list[int]]] = {}
         self.steps_per_epoch = len(self._batches(0))
@@ -155,8 +160,10 @@ class Trainer:
         """All updates that are left, with evaluations and checkpoints in between."""
         settings = self.run_config.training
         if self.step == 0:
-            torch.manual_seed(settings.seed)  # of dropout, whatever was drawn before
-        while self.step < self.total and not (self.stopping or self.stopped_early):
+            # Of dropout, whatever was drawn before.
+            torch.manual_seed(self.processes.seed(settings.seed))
+        stopping = self.processes.any(self.stopping)
+        while self.step < self.total and not (stopping or self.stopped_early):
             self._mode()
             epoch, place = divmod(self.step, self.steps_per_epoch)
             record = self._update(self._batches(epoch)[place], epoch)
@@ -166,9 +173,8 @@ class Trainer:
             if self.evaluate is not None and (last or self._due(settings.evaluate_every)):
                 self._evaluate()
             last = last or self.stopped_early
-            if self.folder is not None and (
-                last or self.stopping or self._due(settings.save_every)
-            ):
+            stopping = self.processes.any(self.stopping)  # all of them after the same update
+            if self.folder is not None and (last or stopping or self._due(settings.save_every)):
                 self.save()
         for observer in self.observers:
             observer.at_end(self)
@@ -176,20 +182,17 @@ class Trainer:
     def _update(self, rows: Sequence[int], epoch: int) -> StepRecord:
         """One update: the gradients of a batch, and a step of the optimizer."""
         start = time.perf_counter()
-        total = count = torch.zeros((), dtype=torch.float64)
-        n_tokens = 0
+        total, count, n_tokens = 0.0, 0.0, 0.0
         for part in portions(rows, self.run_config.training.accumulate):
-            batch = self._batch(part).to(self.device)
-            with self._precision():
-                loss = self.objective(self.model, batch)
-            scaled = loss.sum if self.scale is None else loss.sum * self.scale.value
-            scaled.backward()  # type: ignore[no-untyped-call]
-            total = total + loss.sum.detach().double().cpu()
-            count = count + loss.count.detach().double().cpu()
-            n_tokens += batch.n_tokens
+            with self.processes.sharing(part) as share:
+                if share:
+                    loss, n = self._backward(share)
+                    total, count = total + float(loss.sum), count + float(loss.count)
+                    n_tokens += n
+        mean, counted, n_tokens = self.processes.add_up(total, count, n_tokens)
+        self.processes.add_gradients(self.model.parameters())
         for observer in self.observers:
             observer.after_backward(self)
-        mean, counted = float(total), float(count)
         rate = self._multiplier()
         norm = 0.0
         if counted:
@@ -215,7 +218,7 @@ class Trainer:
             learning_rate=rate * max(group.learning_rate for group in self.optimizer.groups),
             grad_norm=norm,
             n_examples=len(rows),
-            n_tokens=n_tokens,
+            n_tokens=int(n_tokens),
             seconds=time.perf_counter() - start,
         )
 
@@ -223,6 +226,15 @@ class Trainer:
         if self.prepare is None:
             return collate(self.train, rows, dtype=self.target_dtype)
         return self.prepare(self.train, rows, self.step)
+
+    def _backward(self, rows: Sequence[int]) -> tuple[LossSum, int]:
+        """Add the gradients of some examples; their loss, and how many tokens they have."""
+        batch = self._batch(rows).to(self.device)
+        with self._precision():
+            loss = self.objective(self.model, batch)
+        scaled = loss.sum if self.scale is None else loss.sum * self.scale.value
+        scaled.backward()  # type: ignore[no-untyped-call]
+        return LossSum(loss.sum.detach(), loss.count.detach()), batch.n_tokens
 
     def _is_usable(self, loss: float, norm: float) -> bool:
         """May the optimizer step? In half precision an overflow only lowers the scale.
@@ -261,7 +273,7 @@ class Trainer:
         assert self.evaluate is not None
         self.model.eval()
         with torch.no_grad(), self._precision():
-            metrics = self.evaluate(self.model)
+            metrics = self.processes.from_first(dict(self.evaluate(self.model)))
         value = metrics[self.metric]
         if self.best.update(self.metric, value, self.step):
             self.save_best()
@@ -316,14 +328,17 @@ class Trainer:
     def save(self) -> None:
         """A checkpoint from which training goes on bit for bit."""
         assert self.folder is not None
+        random = self.processes.exchange(_random_state(self.device))
+        if not self.processes.is_first:
+            return
         tensors = {f"model.{name}": tensor for name, tensor in _weights(self.model).items()}
         tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        for rank, state in enumerate(random):
+            tensors |= {f"random.{rank}.{kind}": values for kind, values in state.items()}
         facts: dict[str, Any] = {
             "identity": dict(self.identity),
             "run": self.run_config.to_dict(),
+            "processes": self.processes.size,
             "best": vars(self.best),
             "n_skipped": self.n_skipped,
             "plateau": None if self.plateau is None else self.plateau.state_dict(),
@@ -334,7 +349,7 @@ class Trainer:
 
     def save_best(self) -> None:
         """The weights of the best evaluation."""
-        if self.folder is not None:
+        if self.folder is not None and self.processes.is_first:
             save_state(self.folder / "best", self.step, _weights(self.model), {}, keep=1)
 
     def resume(self) -> list[str]:
@@ -357,9 +372,10 @@ class Trainer:
             parts[kind][rest] = tensor
         self.model.load_state_dict(parts["model"])
         self.optimizer.load_state_dict(parts["optimizer"])
-        torch.set_rng_state(parts["random"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in parts["random"]:
-            torch.cuda.set_rng_state(parts["random"]["cuda"], self.device)
+        rank = self.processes.rank
+        torch.set_rng_state(parts["random"][f"{rank}.cpu"])
+        if self.device.type == "cuda" and f"{rank}.cuda" in parts["random"]:
+            torch.cuda.set_rng_state(parts["random"][f"{rank}.cuda"], self.device)
         facts = found.facts
         self.step, self.best = int(facts["step"]), Best(**facts["best"])
         self.stopped_early = self._is_out_of_patience()
@@ -382,6 +398,9 @@ class Trainer:
         before, now = found.facts.get("run", {}), self.run_config.to_dict()
         differing = _differences(before, now)
         known = found.facts.get("identity", {})
+        n_processes, n_before = self.processes.size, found.facts.get("processes")
+        if n_processes != n_before:  # each of which draws by itself
+            differing.append(f"torchrun's processes are {n_processes}, were {n_before}")
         differing += [f"{k} changed" for k, v in self.identity.items() if known.get(k) != v]
         if differing:
             raise CheckpointError(
@@ -454,6 +473,14 @@ def first_not_finite(model: nn.Module) -> str:
         if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
             return f"the gradient of {name}"
     return "the loss"
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    """Where the random numbers of this process stand."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

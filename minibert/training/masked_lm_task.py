@@ -3,32 +3,23 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from minibert.checkpoint import Pretrained, load
 from minibert.config import BertConfig
 from minibert.errors import RunError
 from minibert.heads import BertForMaskedLM, BertForPreTraining
 from minibert.tokenizer import Tokenizer
-from minibert.training.examples import Batch, Examples, collate
+from minibert.training.examples import Batch, Examples, Found, collate
 from minibert.training.losses import IGNORED, LossSum, masked_lm, next_sentence
 from minibert.training.masking import Masking
 from minibert.training.metrics import Metrics
 from minibert.training.run_config import RunConfig
 from minibert.training.text_losses import allowed
 from minibert.training.text_task import with_dropout
-
-
-class Judged(NamedTuple):
-    """What the network says of the masked words alone, and of the pairs."""
-
-    logits: Tensor  # (masked, vocab)
-    targets: Tensor  # (masked,)
-    pairs: Tensor | None  # (batch, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +66,8 @@ class MaskedLMTask:
         """The loss of a batch."""
         return self.judged(model, batch)[0]
 
-    def judged(self, model: nn.Module, batch: Batch) -> tuple[LossSum, Judged]:
-        """The loss of a batch, and what it comes from.
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[LossSum, Found]:
+        """The loss of a batch, "logits" and "targets" of the masked words, logits of the "pairs".
 
         With the next sentence it is Σ masked words' losses + w · Σ pairs' losses over the number of
         masked words, where w is the mean of masked words a pair: so the mean is about the sum of
@@ -90,26 +81,26 @@ class MaskedLMTask:
         logits = model.predictions(
             out.last_hidden_state[masked], model.bert.embeddings.token.weight
         )
-        targets = batch.targets[masked]
-        loss, pairs = masked_lm(logits, targets), None
+        found = {"logits": logits, "targets": batch.targets[masked]}
+        loss = masked_lm(logits, found["targets"])
         if self.pair_weight is not None:
             assert isinstance(model, BertForPreTraining)
             assert batch.next_sentence is not None
-            pairs = model.next_sentence(out.pooler_output)
-            of_pairs = next_sentence(pairs, batch.next_sentence)
+            found["pairs"] = model.next_sentence(out.pooler_output)
+            of_pairs = next_sentence(found["pairs"], batch.next_sentence)
             loss = LossSum(loss.sum + self.pair_weight * of_pairs.sum, loss.count)
-        return loss, Judged(logits, targets, pairs)
+        return loss, found
 
     def measure(
-        self, results: Iterable[tuple[Batch, Judged]], examples: Examples, metrics: Metrics
+        self, results: Iterable[tuple[Batch, Found]], examples: Examples, metrics: Metrics
     ) -> dict[str, float]:
         """Give the metrics the masked words; how many pairs were told rightly."""
         n_right = n_pairs = 0
-        for batch, judged in results:
-            metrics.update(judged.logits, judged.targets)
-            if judged.pairs is not None and batch.next_sentence is not None:
-                n_right += int((judged.pairs.argmax(dim=1) == batch.next_sentence).sum())
-                n_pairs += len(judged.pairs)
+        for batch, given in results:
+            metrics.update(given["logits"], given["targets"])
+            if batch.next_sentence is not None:
+                n_right += int((given["pairs"].argmax(dim=1) == batch.next_sentence).sum())
+                n_pairs += len(given["pairs"])
         return {"next_sentence_accuracy": n_right / n_pairs} if n_pairs else {}
 
     def finish(self, model: Pretrained) -> None:

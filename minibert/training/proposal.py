@@ -16,7 +16,7 @@ from minibert.training.parts import find_parts
 from minibert.training.proposed_file import Found, written
 from minibert.training.roles import Roles, find_roles
 from minibert.training.rows import BadRow, Row, read_rows
-from minibert.training.run_config import TASKS
+from minibert.training.run_keys import TASKS
 from minibert.training.sniff import sniff
 from minibert.training.survey import Survey, survey
 from minibert.training.task_choice import TaskChoice, choose_task, label_flags, type_flags

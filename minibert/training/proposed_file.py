@@ -191,7 +191,9 @@ def _label_keys(choice: TaskChoice, n_rows: int) -> list[_Key]:
 def _lengths(found: Found, model: str) -> Lengths:
     """The tokens of the sample's texts; of long ones not of all."""
     kind = list if found.task == "tokens" else str
-    texts = [[row.get(key) for key in found.roles.texts] for row in found.survey.sample]
+    texts: list[list[Any]] = [
+        [row.get(key) for key in found.roles.texts] for row in found.survey.sample
+    ]
     whole = [each for each in texts if all(isinstance(text, kind) for text in each)]
     n_chars = sum(len(text) for each in whole for text in each)
     return measure_lengths(whole[:: 1 + n_chars // _MEASURED], model)

@@ -25,6 +25,7 @@ from minibert.training.evaluation import Evaluation
 from minibert.training.fresh import fresh_checkpoint
 from minibert.training.loop import Observer, Trainer
 from minibert.training.metrics import Report
+from minibert.training.processes import together
 from minibert.training.reporters import Log, Progress
 from minibert.training.run_config import RunConfig
 from minibert.training.tasks import prediction_settings, task_of
@@ -53,7 +54,8 @@ def train(
 ) -> Outcome:
     """Train as a run says; its folder then holds the model, the log and the figures.
 
-    SIGINT and SIGTERM end it after the update that is being made, with a checkpoint.
+    SIGINT and SIGTERM end it after the update that is being made, with a checkpoint.  The processes
+    that torchrun starts train together; the first of them writes and reports.
 
     Args:
         resume: go on from the newest checkpoint of the folder, bit for bit.
@@ -65,15 +67,20 @@ def train(
         a run; CheckpointError for one that holds none to go on from, or another one.
     """
     folder = run.path(run.output)
-    with run_folder(folder, resume=resume, overwrite=overwrite):
+    with (
+        together() as processes,
+        processes.first_within(run_folder(folder, resume=resume, overwrite=overwrite)),
+    ):
         progress = Progress(shown=show_progress_bar)
-        source = starting_folder(run, folder)
+        with processes.first_before_others():
+            source = starting_folder(run, folder)
         tokenizer = Tokenizer.from_pretrained(source)
         saved = BertConfig.from_file(source / "config.json")
         recipe = read_recipe(source, saved, tokenizer.model_max_length)
         data = read_dataset(run, tokenizer)
-        for line in data.notes if not resume else []:
-            progress.say(line)
+        if processes.is_first and not resume:
+            for line in data.notes:
+                progress.say(line)
         task = task_of(run, data.labels, data.train, tokenizer, recipe)
         model = task.network(run, source)
         evaluations = {
@@ -92,13 +99,16 @@ def train(
             folder=folder,
             identity={"data": data.identity, "model": _hash(model)},
         )
-        for line in trainer.resume() if resume else []:
-            progress.say(line)
-        _write_json(folder / "run.json", run.to_dict())
-        if data.split:
-            _write_json(folder / "split.json", data.split)
-        log = Log(folder / "log.jsonl", from_step=trainer.step)
-        trainer.observers = (log, progress, *observers)
+        torn = trainer.resume() if resume else []
+        processes.agree({**trainer.identity, "update": str(trainer.step)})
+        if processes.is_first:
+            for line in torn:
+                progress.say(line)
+            _write_json(folder / "run.json", run.to_dict())
+            if data.split:
+                _write_json(folder / "split.json", data.split)
+            log = Log(folder / "log.jsonl", from_step=trainer.step)
+            trainer.observers = (log, progress, *observers)
         with stopping_on_signals(trainer):
             trainer.run()
         if trainer.step < trainer.total and not trainer.stopped_early:
@@ -109,10 +119,11 @@ def train(
             name: None if each is None else each.report(model) for name, each in evaluations.items()
         }
         task.finish(model)
-        task.save(model, tokenizer, folder / "model")
-        prediction_settings(run, data.labels, recipe).save(folder / "model")
-        figures = {name: each.figures for name, each in reports.items() if each is not None}
-        _write_json(folder / "results.json", {"best_step": trainer.best.step, **figures})
+        if processes.is_first:
+            task.save(model, tokenizer, folder / "model")
+            prediction_settings(run, data.labels, recipe).save(folder / "model")
+            figures = {name: each.figures for name, each in reports.items() if each is not None}
+            _write_json(folder / "results.json", {"best_step": trainer.best.step, **figures})
         return Outcome(
             folder, model, True, reports["validation"], reports["test"], trainer.n_skipped
         )
@@ -159,12 +170,14 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]
 def stopping_on_signals(trainer: Trainer) -> Iterator[None]:
     """Within the block SIGINT and SIGTERM end training after the current update, with a checkpoint.
 
-    A second one ends it at once.  In another thread than the main one nothing changes.
+    A second one ends it at once, but for torchrun, which may say it again and kills who takes too
+    long.  In another thread than the main one nothing changes.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
         trainer.stopping = True
-        signal.signal(number, signal.default_int_handler)
+        if trainer.processes.size == 1:
+            signal.signal(number, signal.default_int_handler)
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from minibert.checkpoint import Pretrained, load
@@ -16,7 +15,7 @@ from minibert.layout import unpack
 from minibert.prediction.windows import best_spans
 from minibert.tokenizer import Tokenizer
 from minibert.training.encoding import LOST
-from minibert.training.examples import Batch, Examples, collate
+from minibert.training.examples import Batch, Examples, Found, collate
 from minibert.training.losses import LossSum, span
 from minibert.training.metrics import Metrics
 from minibert.training.run_config import RunConfig
@@ -49,25 +48,22 @@ class SpanTask:
         """The loss of a batch."""
         return self.judged(model, batch)[0]
 
-    def judged(self, model: nn.Module, batch: Batch) -> tuple[LossSum, Float[Tensor, "tokens 2"]]:
-        """The loss of a batch, and the logits of beginning and end."""
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[LossSum, Found]:
+        """The loss of a batch, and the "logits" of beginning and end: `(tokens, 2)`."""
         out = model(batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout)
         start, end = (unpack(each, batch.layout) for each in (out.start_logits, out.end_logits))
         mask = unpack(torch.ones_like(batch.input_ids, dtype=torch.bool), batch.layout)
         loss = span(start, end, batch.targets[:, 0], batch.targets[:, 1], mask=mask)
-        return loss, torch.stack([out.start_logits, out.end_logits], dim=-1)
+        return loss, {"logits": torch.stack([out.start_logits, out.end_logits], dim=-1)}
 
     def measure(
-        self, results: Iterable[tuple[Batch, Tensor]], examples: Examples, metrics: Metrics
+        self, results: Iterable[tuple[Batch, Found]], examples: Examples, metrics: Metrics
     ) -> dict[str, float]:
         """Give the metrics the best answer of each text, in any of its windows."""
         found: list[Tensor] = [torch.empty(0)] * len(examples)
-        for batch, logits in results:
-            for row, each in zip(
-                batch.rows,
-                torch.split(logits.float().cpu(), list(batch.layout.lengths)),
-                strict=True,
-            ):
+        for batch, given in results:
+            parts = torch.split(given["logits"].float(), list(batch.layout.lengths))
+            for row, each in zip(batch.rows, parts, strict=True):
                 found[row] = each
         pairs = [self._judged_text(found, examples, rows) for rows in examples.windows]
         metrics.update_spans([best for best, _ in pairs], [wanted for _, wanted in pairs])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from minibert.prediction.settings import PredictionSettings
 from minibert.recipe import Recipe
 from minibert.tokenizer import Tokenizer
 from minibert.training.augment import Augmentation
-from minibert.training.examples import Batch, Examples
+from minibert.training.examples import Batch, Examples, Found
 from minibert.training.losses import LossSum
 from minibert.training.masked_lm_task import masked_lm_task
 from minibert.training.metrics import Metrics
@@ -46,11 +46,11 @@ class Task(Protocol):
     def objective(self, model: nn.Module, batch: Batch) -> LossSum:
         """The loss of a batch."""
 
-    def judged(self, model: nn.Module, batch: Batch) -> tuple[LossSum, Any]:
-        """The loss of a batch, and what `measure` takes."""
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[LossSum, Found]:
+        """The loss of a batch, and what `measure` takes, by name."""
 
     def measure(
-        self, results: Iterable[tuple[Batch, Any]], examples: Examples, metrics: Metrics
+        self, results: Iterable[tuple[Batch, Found]], examples: Examples, metrics: Metrics
     ) -> dict[str, float]:
         """Give metrics what a network found in all batches of the examples; figures beside them."""
 

@@ -20,7 +20,7 @@ from minibert.prediction.windows import (
 )
 from minibert.tokenizer import Tokenizer
 from minibert.training.augment import Augmentation
-from minibert.training.examples import Batch, Examples, collate
+from minibert.training.examples import Batch, Examples, Found, collate
 from minibert.training.labels import counts
 from minibert.training.losses import IGNORED, LossSum
 from minibert.training.metrics import Metrics
@@ -85,20 +85,20 @@ class TextTask:
         """The loss of a batch."""
         return self.judged(model, batch)[0]
 
-    def judged(self, model: nn.Module, batch: Batch) -> tuple[LossSum, Tensor]:
-        """The loss of a batch, and the logits: `(batch, labels)`, `(batch,)`, `(tokens, labels)`.
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[LossSum, Found]:
+        """The loss of a batch, and "logits": `(batch, labels)`, `(batch,)`, `(tokens, labels)`.
 
         Those of a regression are in the units of its targets.
         """
         out = model(batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout)
         logits: Tensor = out.logits.squeeze(-1) if self.one_logit else out.logits
         if self.name != "regression":
-            return self.loss(logits, batch.targets), logits
+            return self.loss(logits, batch.targets), {"logits": logits}
         loss = self.loss(logits, (batch.targets - self.mean) / self.scale)
-        return loss, logits * self.scale + self.mean
+        return loss, {"logits": logits * self.scale + self.mean}
 
     def measure(
-        self, results: Iterable[tuple[Batch, Tensor]], examples: Examples, metrics: Metrics
+        self, results: Iterable[tuple[Batch, Found]], examples: Examples, metrics: Metrics
     ) -> dict[str, float]:
         """Give the metrics what a network found, the windows of a text merged."""
         if self.name == "tokens":
@@ -108,12 +108,12 @@ class TextTask:
         return {}
 
     def scores(
-        self, results: Iterable[tuple[Batch, Tensor]], examples: Examples
+        self, results: Iterable[tuple[Batch, Found]], examples: Examples
     ) -> tuple[Tensor, Tensor]:
         """Logits and targets of each text, in order: `(texts, …)`."""
         found: list[Tensor] = [torch.empty(0)] * len(examples)
-        for batch, logits in results:
-            for row, each in zip(batch.rows, logits.float().cpu(), strict=True):
+        for batch, given in results:
+            for row, each in zip(batch.rows, given["logits"].float(), strict=True):
                 found[row] = each
         logits = torch.stack(found)
         firsts = [rows[0] for rows in examples.windows]
@@ -135,17 +135,17 @@ class TextTask:
         return vote_of_presence(logits, tokens, owners, n_texts, logits > 0)
 
     def _measure_tags(
-        self, results: Iterable[tuple[Batch, Tensor]], examples: Examples, metrics: Metrics
+        self, results: Iterable[tuple[Batch, Found]], examples: Examples, metrics: Metrics
     ) -> None:
         found: list[Tensor] = [torch.empty(0)] * len(examples)
-        for batch, logits in results:
+        for batch, given in results:
             lengths = batch.layout.lengths
             if not examples.texts:
-                padded = unpack(logits, batch.layout).float()
+                padded = unpack(given["logits"], batch.layout).float()
                 metrics.update(padded, unpack(batch.targets, batch.layout, fill=float(IGNORED)))
                 continue
             for row, each in zip(
-                batch.rows, torch.split(logits.float().cpu(), list(lengths)), strict=True
+                batch.rows, torch.split(given["logits"].float(), list(lengths)), strict=True
             ):
                 found[row] = each[1:-1]
         for rows in examples.windows if examples.texts else ():

@@ -22,7 +22,7 @@ from minibert.pooling import normalise, pool
 from minibert.recipe import Recipe
 from minibert.tokenizer import Tokenizer
 from minibert.training import losses
-from minibert.training.examples import Batch, Examples, collate
+from minibert.training.examples import Batch, Examples, Found, collate
 from minibert.training.losses import LossSum
 from minibert.training.metrics import Metrics
 from minibert.training.run_config import RunConfig
@@ -57,22 +57,21 @@ class VectorTask:
         """The loss of a batch."""
         return self.judged(model, batch)[0]
 
-    def judged(
-        self, model: nn.Module, batch: Batch
-    ) -> tuple[LossSum, Float[Tensor, "batch parts width"]]:
-        """The loss of a batch, and the vectors of its texts."""
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[LossSum, Found]:
+        """The loss of a batch, and the "vectors" of its texts: `(batch, parts, width)`."""
         out = model(batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout)
         vectors = pool(out.last_hidden_state, batch.layout, self.recipe.pooling)
         assert batch.parts is not None
         vectors = vectors[batch.parts]  # (batch, parts, width)
-        return self.loss(vectors.unbind(dim=1), batch), vectors
+        return self.loss(vectors.unbind(dim=1), batch), {"vectors": vectors}
 
     def measure(
-        self, results: Iterable[tuple[Batch, Tensor]], examples: Examples, metrics: Metrics
+        self, results: Iterable[tuple[Batch, Found]], examples: Examples, metrics: Metrics
     ) -> dict[str, float]:
         """Give the metrics the cosines; of `contrastive` with all second texts of a batch."""
-        for batch, vectors in results:
-            unit = normalise(vectors.flatten(0, 1).float()).view(vectors.shape)
+        for batch, given in results:
+            vectors = given["vectors"].float()
+            unit = normalise(vectors.flatten(0, 1)).view(vectors.shape)
             if self.name == "similarity":
                 metrics.update((unit[:, 0] * unit[:, 1]).sum(dim=-1), batch.targets)
                 continue
