@@ -1,0 +1,274 @@
+"""What tests/test_processes.py has several processes do; each function runs in all of them.
+
+`python -c "import conftest, ranks; ranks.main()" FOLDER NAME…` with torchrun's variables set.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from strategies import TINY
+from torch import Tensor, nn
+
+from minibert import BertForSequenceClassification, BertForTokenClassification
+from minibert.errors import MinibertError
+from minibert.training.examples import Batch, Examples
+from minibert.training.loop import Observer, StepRecord, Trainer
+from minibert.training.losses import LossSum
+from minibert.training.processes import Processes, current, together
+from minibert.training.run_config import RunConfig
+from minibert.training.tasks import task_of
+
+LABELS = ("no", "yes", "maybe")
+SGD = {"name": "sgd", "learning_rate": 0.05}
+ADAMW = {"name": "adamw", "learning_rate": 1e-3}
+
+# Of 11 examples: 3 batches an epoch of at most 4; of at most 5 the last has one, which cannot be
+# shared; accumulated, some portions are smaller than two processes.
+CASES: dict[str, dict[str, Any]] = {
+    "classes": {"loss": {"class_weights": [1.0, 3.0, 0.5]}},
+    "adamw": {"optimizer": ADAMW},
+    "a batch of one": {"training": {"batch_size": 5}},
+    "accumulated": {"training": {"accumulate": 2}, "loss": {"class_weights": [1.0, 3.0, 0.5]}},
+    "portions of one": {"training": {"batch_size": 5, "accumulate": 4}},
+    "thawed": {"training": {"freeze": "embeddings,0", "freeze_until_step": 9}},
+    "recomputed": {"training": {"gradient_checkpointing": True}},
+    "tags": {"task": "tokens"},
+    "tags accumulated": {"task": "tokens", "training": {"accumulate": 2}},
+    "tags one by one": {"task": "tokens", "training": {"batch_size": 1, "epochs": 2}},
+    "contrastive": {"training": {"batch_size": 5}},
+    "contrastive accumulated": {"training": {"batch_size": 7, "accumulate": 2, "epochs": 10}},
+}
+
+
+def examples(task: str = "multiclass", n: int = 11) -> Examples:
+    """Texts of 2 to 7 tokens; of tags a third do not count, and those of two texts none."""
+    generator = torch.Generator().manual_seed(5)
+    lengths = torch.randint(2, 8, (n,), generator=generator).tolist()
+    ids = [torch.randint(5, 11, (length,), generator=generator).tolist() for length in lengths]
+    targets: list[Any] = [row[0] % 3 for row in ids]
+    if task == "tokens":
+        targets = [
+            [-100 if i < 2 or t % 3 == 0 else t % 3 for t in row] for i, row in enumerate(ids)
+        ]
+    return Examples(ids, [[0] * len(row) for row in ids], targets)
+
+
+def settings(case: dict[str, Any]) -> RunConfig:
+    training = {"epochs": 7, "batch_size": 4, "seed": 3, "device": "cpu"} | case.get("training", {})
+    return RunConfig.from_dict(
+        {"task": "multiclass", "optimizer": SGD, **case, "training": training}
+    )
+
+
+def contrastive(model: nn.Module, batch: Batch) -> LossSum:
+    """Each text against the others of the batch, wherever they are."""
+    vectors: Tensor = model(batch.input_ids, layout=batch.layout).logits
+    all_vectors, start = current().gather(vectors.tanh())
+    scores = vectors @ all_vectors.T
+    labels = start + torch.arange(len(vectors))
+    return LossSum(F.cross_entropy(scores, labels, reduction="sum"), torch.tensor(len(vectors)))
+
+
+class Losses(Observer):
+    """Keeps what an update was."""
+
+    def __init__(self) -> None:
+        self.records: list[StepRecord] = []
+
+    def after_update(self, trainer: Trainer, record: StepRecord) -> None:
+        self.records.append(record)
+
+
+def trainer(case: str | dict[str, Any], *, dropout: float = 0.0, **more: Any) -> Trainer:
+    """A small network, the same in every process, and what trains it."""
+    run = settings(CASES[case] if isinstance(case, str) else case)
+    torch.manual_seed(run.training.seed)
+    config = replace(
+        TINY,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        initializer_range=0.3,
+    )
+    kind = BertForTokenClassification if run.task == "tokens" else BertForSequenceClassification
+    train = examples(run.task)
+    objective = task_of(run, LABELS, train.targets).objective
+    if isinstance(case, str) and case.startswith("contrastive"):
+        objective = contrastive
+    return Trainer(kind(config), objective, train, run, **more)
+
+
+def figures(records: list[StepRecord]) -> list[dict[str, float]]:
+    return [{k: v for k, v in vars(record).items() if k != "seconds"} for record in records]
+
+
+def trained(case: str) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """The figures of every update, and the weights behind the last."""
+    losses = Losses()
+    found = trainer(case, observers=[losses])
+    found.run()
+    return figures(losses.records), dict(found.model.state_dict())
+
+
+# ---- what processes do
+
+
+def trainings(folder: Path, processes: Processes) -> None:
+    """Every case: figures and weights of each process."""
+    for case in CASES:
+        records, weights = trained(case)
+        name = f"{case}-{processes.rank}"
+        (folder / f"{name}.json").write_text(json.dumps(records))
+        save_file(weights, folder / f"{name}.safetensors")
+
+
+def meetings(folder: Path, processes: Processes) -> None:
+    """What each method that meets gives."""
+    rank = processes.rank
+    odd = torch.nn.Parameter(torch.zeros(2))
+    never = torch.nn.Parameter(torch.zeros(1))
+    both = torch.nn.Parameter(torch.zeros(2, 2))
+    both.grad = torch.full((2, 2), 1.0 + rank).T
+    odd.grad = torch.tensor([5.0, 7.0]) if rank else None
+    processes.add_gradients([odd, never, both])
+    assert odd.grad is not None
+    given = {"n": torch.tensor(rank), "rows": torch.full((rank, 2), 0.5, dtype=torch.bfloat16)}
+    exchanged = processes.exchange(given)
+    worked: list[int] = []
+
+    def work(n: int) -> dict[str, Tensor]:
+        worked.append(n)
+        return {"n": torch.tensor(n * n)}
+
+    vectors = torch.arange(3.0)[: 3 - 3 * rank, None].requires_grad_()
+    gathered = processes.gather(vectors)
+    (gathered.vectors * (1 + rank)).sum().backward()
+    disagreement = ""
+    processes.agree({"data": "same"})
+    try:
+        processes.agree({"data": "same", "model": f"of {rank}", "update": f"{rank}"})
+    except MinibertError as error:
+        disagreement = str(error)
+    said = {
+        "add_up": processes.add_up(1.0 + rank, math.inf if rank else -1.0, 0.1),
+        "any": [processes.any(False), processes.any(rank == 1), processes.any(True)],
+        "odd": odd.grad.tolist(),
+        "never": never.grad,
+        "both": both.grad.tolist(),
+        "exchange": [(int(each["n"]), list(each["rows"].shape)) for each in exchanged],
+        "from_first": processes.from_first({"f1": 0.1 + rank, "nan": math.nan}),
+        "shared": [int(each["n"]) for each in processes.shared(range(5), work)],
+        "worked": worked,
+        "gather": [gathered.vectors.tolist(), gathered.start],
+        "gradient": None if vectors.grad is None else vectors.grad.tolist(),
+        "agree": disagreement,
+        "nested": [again.rank for again in [*_nested()]],
+    }
+    (folder / f"{rank}.json").write_text(json.dumps(said))
+
+
+def _nested() -> Any:
+    with together() as again:
+        yield again
+
+
+def gone_on_with(folder: Path, processes: Processes) -> None:
+    """With dropout, in one go and from the fourth update on."""
+    case = {"training": {"save_every": 1, "keep_checkpoints": 99, "epochs": 3}}
+    whole = trainer(case, dropout=0.3, folder=folder / "whole")
+    whole.run()
+    processes.add_up(0.0)  # the last checkpoint is whole
+    if processes.is_first:
+        (folder / "parts" / "checkpoints").mkdir(parents=True)
+        name = "checkpoints/step-0000004"
+        (folder / "parts" / name).symlink_to(folder / "whole" / name)
+    processes.add_up(0.0)
+    torch.manual_seed(99)
+    parts = trainer(case, dropout=0.3, folder=folder / "parts")
+    assert parts.resume() == []
+    assert parts.step == 4
+    parts.run()
+    state = torch.get_rng_state()
+    states = [each["state"] for each in processes.exchange({"state": state})]
+    assert not torch.equal(states[0], states[1])  # they do not drop the same
+
+
+def stopped(folder: Path, processes: Processes) -> None:
+    """The second alone is told to stop, in the middle of the third update."""
+    found = trainer({"training": {"epochs": 3}}, folder=folder)
+    objective, step = found.objective, 0
+
+    def told(model: nn.Module, batch: Batch) -> LossSum:
+        nonlocal step
+        step += 1
+        found.stopping = processes.rank == 1 and step == 3
+        return objective(model, batch)
+
+    found.objective = told
+    found.run()
+    (folder / f"{processes.rank}.txt").write_text(str(found.step))
+
+
+def _broken(folder: Path, processes: Processes, breaks: Callable[[LossSum], LossSum]) -> None:
+    """The second update fails on the second process."""
+    found = trainer("classes", folder=folder)
+    objective, step = found.objective, 0
+
+    def broken(model: nn.Module, batch: Batch) -> LossSum:
+        nonlocal step
+        step += 1
+        loss = objective(model, batch)
+        return breaks(loss) if processes.rank == 1 and step == 2 else loss
+
+    found.objective = broken
+    found.run()
+
+
+def no_number(folder: Path, processes: Processes) -> None:
+    _broken(folder, processes, lambda loss: LossSum(loss.sum * math.nan, loss.count))
+
+
+def no_memory(folder: Path, processes: Processes) -> None:
+    def fails(loss: LossSum) -> LossSum:
+        raise MemoryError("no memory is left")
+
+    _broken(folder, processes, fails)
+
+
+def killed(folder: Path, processes: Processes) -> None:
+    def dies(loss: LossSum) -> LossSum:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("it lives")
+
+    _broken(folder, processes, dies)
+
+
+def interrupted(folder: Path, processes: Processes) -> None:
+    """Both, as by torchrun's Ctrl-C before training has begun."""
+    processes.add_up(0.0)
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run some of the functions above, each in a folder of its own; a refusal is a line."""
+    folder, *names = sys.argv[1:]
+    try:
+        with together() as processes:
+            for name in names:
+                place = Path(folder) / name
+                place.mkdir(exist_ok=True)
+                globals()[name](place, processes)
+    except MinibertError as error:
+        sys.exit(f"minibert: {error}")
+
+
+__all__ = ["CASES", "examples", "main", "settings", "trained", "trainer"]
