@@ -1,6 +1,6 @@
 """What tests/test_processes.py has several processes do; each function runs in all of them.
 
-`python -c "import conftest, ranks; ranks.main()" FOLDER NAME…` with torchrun's variables set.
+`python -c "import ranks; ranks.main()" FOLDER NAME…` with torchrun's variables set.
 """
 
 import json
@@ -21,10 +21,14 @@ from torch import Tensor, nn
 
 from minibert import BertForSequenceClassification, BertForTokenClassification
 from minibert.errors import MinibertError
+from minibert.training import run
+from minibert.training.dataset import Dataset
 from minibert.training.examples import Batch, Examples
 from minibert.training.loop import Observer, StepRecord, Trainer
 from minibert.training.losses import LossSum
+from minibert.training.problems import Problems
 from minibert.training.processes import Processes, current, together
+from minibert.training.run import Evaluation
 from minibert.training.run_config import RunConfig
 from minibert.training.tasks import task_of
 
@@ -91,20 +95,20 @@ class Losses(Observer):
 
 def trainer(case: str | dict[str, Any], *, dropout: float = 0.0, **more: Any) -> Trainer:
     """A small network, the same in every process, and what trains it."""
-    run = settings(CASES[case] if isinstance(case, str) else case)
-    torch.manual_seed(run.training.seed)
+    chosen = settings(CASES[case] if isinstance(case, str) else case)
+    torch.manual_seed(chosen.training.seed)
     config = replace(
         TINY,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         initializer_range=0.3,
     )
-    kind = BertForTokenClassification if run.task == "tokens" else BertForSequenceClassification
-    train = examples(run.task)
-    objective = task_of(run, LABELS, train.targets).objective
+    kind = BertForTokenClassification if chosen.task == "tokens" else BertForSequenceClassification
+    train = examples(chosen.task)
+    objective = task_of(chosen, LABELS, train.targets).objective
     if isinstance(case, str) and case.startswith("contrastive"):
         objective = contrastive
-    return Trainer(kind(config), objective, train, run, **more)
+    return Trainer(kind(config), objective, train, chosen, **more)
 
 
 def figures(records: list[StepRecord]) -> list[dict[str, float]]:
@@ -218,6 +222,35 @@ def stopped(folder: Path, processes: Processes) -> None:
     (folder / f"{processes.rank}.txt").write_text(str(found.step))
 
 
+def overflowing(folder: Path, processes: Processes) -> None:
+    """The gradients of the second process alone are too large for float32."""
+    found = trainer({"training": {"precision": "fp16"}})
+    objective = found.objective
+
+    def large(model: nn.Module, batch: Batch) -> LossSum:
+        loss = objective(model, batch)
+        return LossSum(loss.sum * 1e36, loss.count) if processes.rank == 1 else loss
+
+    found.objective = large
+    found._update(found._batches(0)[0], 0)
+    assert found.scale is not None
+    (folder / f"{processes.rank}.txt").write_text(str(found.scale.value))
+
+
+def evaluation() -> Evaluation:
+    """Of all examples."""
+    found = examples()
+    task = task_of(settings({}), LABELS, found.targets)
+    return Evaluation(task, Dataset(LABELS, found, None, None, Problems(), "", {}), found)
+
+
+def evaluated(folder: Path, processes: Processes) -> None:
+    """Figures of a network that has not learnt anything, of batches of three."""
+    run._EVALUATION_BATCH = 3
+    figures = evaluation()(trainer("classes").model.eval())
+    (folder / f"{processes.rank}.json").write_text(json.dumps(figures))
+
+
 def _broken(folder: Path, processes: Processes, breaks: Callable[[LossSum], LossSum]) -> None:
     """The second update fails on the second process."""
     found = trainer("classes", folder=folder)
@@ -269,6 +302,3 @@ def main() -> None:
                 globals()[name](place, processes)
     except MinibertError as error:
         sys.exit(f"minibert: {error}")
-
-
-__all__ = ["CASES", "examples", "main", "settings", "trained", "trainer"]

@@ -29,7 +29,7 @@ from minibert.training.processes import (
     current,
     together,
 )
-from minibert.training.run import train
+from minibert.training.run import stopping_on_signals, train
 from minibert.training.run_config import RunConfig
 
 __all__ = ["small"]  # a fixture
@@ -151,6 +151,18 @@ def test_who_failed_first_speaks_and_whoever_cannot_know() -> None:
     assert _is_first_to_fail(gone)
 
 
+def test_a_second_signal_does_not_end_what_torchrun_started() -> None:
+    alone, two = ranks.trainer("classes"), ranks.trainer("classes", processes=Processes(0, 2, 0))
+    with stopping_on_signals(two):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert two.stopping
+    with stopping_on_signals(alone):
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 # ---- two processes
 
 
@@ -184,9 +196,9 @@ def run_two(*arguments: str, cwd: Path | None = None) -> list[Ended]:
     return [Ended(p.returncode, text) for p, text in zip(processes, said, strict=True)]
 
 
-def do(folder: Path, *names: str) -> list[Ended]:
-    """What functions of `ranks` come to."""
-    code = "import conftest, ranks; ranks.main()"
+def do(folder: Path, *names: str, checked: bool = False) -> list[Ended]:
+    """What functions of `ranks` come to; types are checked where asked for: it takes a second."""
+    code = f"import {'conftest, ' if checked else ''}ranks; ranks.main()"
     return run_two("-W", "error", "-c", code, str(folder), *names, cwd=TESTS)
 
 
@@ -194,8 +206,8 @@ def do(folder: Path, *names: str) -> list[Ended]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of what goes well, in one start: it takes seconds."""
     folder = tmp_path_factory.mktemp("done")
-    names = ("trainings", "meetings", "gone_on_with", "stopped")
-    assert do(folder, *names) == [Ended(0, "")] * 2
+    names = ("trainings", "meetings", "gone_on_with", "stopped", "overflowing", "evaluated")
+    assert do(folder, *names, checked=True) == [Ended(0, "")] * 2
     return folder
 
 
@@ -285,6 +297,23 @@ def test_one_that_is_told_to_stop_stops_all_after_the_same_update(done: Path) ->
     assert [each.name for each in (folder / "checkpoints").iterdir()] == ["step-0000003"]
 
 
+@pytest.mark.slow
+def test_overflow_on_one_process_leaves_the_update_out_on_all(done: Path) -> None:
+    scales = [(done / "overflowing" / f"{rank}.txt").read_text() for rank in (0, 1)]
+    assert scales == [str(2.0**15)] * 2
+
+
+@pytest.mark.slow
+def test_figures_are_exactly_those_of_one_process(
+    done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minibert.training.run._EVALUATION_BATCH", 3)
+    expected = ranks.evaluation()(ranks.trainer("classes").model.eval())
+    assert expected["loss"] > 0
+    for rank in (0, 1):
+        assert json.loads((done / "evaluated" / f"{rank}.json").read_text()) == expected
+
+
 # ---- what fails
 
 
@@ -322,6 +351,18 @@ def test_interrupted_processes_end_as_stopped(tmp_path: Path) -> None:
     ended = do(tmp_path, "interrupted")
     quiet = [each for each in ended if not each.said]
     assert quiet == [Ended(130, "")]
+
+
+@pytest.mark.slow
+def test_folder_that_holds_a_run_is_refused_by_the_first(small: Path, tmp_path: Path) -> None:
+    file = run_file(tmp_path, small, dropout=0.0)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    first, second = run_two("-m", "minibert", "train", str(file))
+    assert second == Ended(2, "")
+    assert first.status == 2
+    assert first.said.startswith(f"minibert: {tmp_path / 'run'}: holds a run already")
+    assert first.said.count("\n") == 1
 
 
 # ---- torchrun
@@ -402,9 +443,9 @@ def test_run_file_under_torchrun_gives_what_one_process_gives(small: Path, tmp_p
 
 @pytest.mark.slow
 def test_torchrun_that_is_stopped_is_gone_on_with_bit_for_bit(small: Path, tmp_path: Path) -> None:
-    whole = run_file(tmp_path / "whole", small, dropout=0.1)
+    whole = run_file(tmp_path / "whole", small, dropout=0.1, epochs=6)
     assert [each.status for each in run_two("-m", "minibert", "train", str(whole))] == [0, 0]
-    parts = run_file(tmp_path / "parts", small, dropout=0.1)
+    parts = run_file(tmp_path / "parts", small, dropout=0.1, epochs=6)
     process = torchrun(parts)
     checkpoints = tmp_path / "parts" / "run" / "checkpoints"
     until = time.monotonic() + SECONDS
@@ -424,7 +465,7 @@ def test_torchrun_that_is_stopped_is_gone_on_with_bit_for_bit(small: Path, tmp_p
 
 
 def _made(folder: Path) -> Mapping[str, bytes]:
-    last = "checkpoints/step-0000039/tensors.safetensors"
+    last = "checkpoints/step-0000078/tensors.safetensors"
     names = ("model/model.safetensors", "results.json", last)
     return {name: (folder / name).read_bytes() for name in names}
 

@@ -1,0 +1,30 @@
+"""Edits of minibert/training/processes.py, each of which a test has to notice."""
+
+EDITS = (
+    ("        return self.rank == 0\n", "        return True\n"),
+    ('f"{seed}\\0{self.rank}"', 'f"{seed}"'),
+    ("if self.local_rank >= n_gpus:", "if self.local_rank > n_gpus:"),
+    ('return f"cuda:{self.local_rank}"', 'return f"cuda:{self.rank}"'),
+    ("rows[self.rank :: self.size]", "rows[self.rank :: 2]"),
+    ("if len(rows) >= self.size:", "if True:"),
+    ("list(rows) if self.is_first else []", "list(rows)"),
+    ("        token = _alone.set(True)\n", "        token = _alone.set(False)\n"),
+    ("torch.tensor(values, dtype=torch.float64)", "torch.tensor(values)"),
+    ("            if n:\n", "            if parameter.grad is not None:\n"),
+    ("            if n:\n", "            if True:\n"),
+    ("gradient.copy_(total.view_as(gradient))", "gradient.copy_(total.view_as(gradient) / 2)"),
+    ("each.numel() for each in bucket) >= _BUCKET", "each.numel() for each in bucket) > _BUCKET"),
+    ("islice(rest, self.size)", "islice(rest, 1)"),
+    ("yield from self.exchange(own)[: len(group)]", "yield from self.exchange(own)"),
+    ("sum(counts[: self.rank])", "0"),
+    ("sent = own.new_zeros((max(counts),", "sent = own.new_zeros((counts[0],"),
+    ("            dist.all_reduce(total)\n", "            pass\n"),
+    ("[processes.rank], None, None", "[0], None, None"),
+    ("        log.setLevel(logging.ERROR)\n", "        pass\n"),
+    ('add("minibert/failed", 1) == 1', 'add("minibert/failed", 1) > 0'),
+    ("130 if isinstance(error, KeyboardInterrupt) else 2", "2"),
+    (
+        "        except RuntimeError as error:\n            raise",
+        "        except OSError as error:\n            raise",
+    ),
+)
