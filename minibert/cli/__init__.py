@@ -15,7 +15,18 @@ import click
 import minibert
 from minibert.errors import MinibertError
 
-_COMMANDS = ("fetch", "info", "embed", "search", "similarity", "trace", "parity", "init", "train")
+_COMMANDS = (
+    "fetch",
+    "info",
+    "embed",
+    "search",
+    "similarity",
+    "trace",
+    "parity",
+    "init",
+    "train",
+    "evaluate",
+)
 
 
 class StoppedError(Exception):

@@ -28,6 +28,7 @@ from minibert.training.metrics import Report
 from minibert.training.processes import together
 from minibert.training.reporters import Log, Progress
 from minibert.training.run_config import RunConfig
+from minibert.training.saved_run import write_run
 from minibert.training.tasks import prediction_settings, task_of
 from minibert.weights import resolve
 
@@ -104,7 +105,7 @@ def train(
         if processes.is_first:
             for line in torn:
                 progress.say(line)
-            _write_json(folder / "run.json", run.to_dict())
+            write_run(run, folder)
             if data.split:
                 _write_json(folder / "split.json", data.split)
             log = Log(folder / "log.jsonl", from_step=trainer.step)
