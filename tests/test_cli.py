@@ -28,7 +28,7 @@ from minibert.embed import Embedder
 from minibert.model import BertModel, explicit_attention, set_attention
 from minibert.vectors import read_vectors
 
-COMMANDS = ("fetch", "info", "embed", "search", "similarity", "trace")
+COMMANDS = ("fetch", "info", "embed", "search", "similarity", "trace", "init")
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS), ":"]
 TEXTS = ["one", "two words", "", "thr ee w o r d s", "one", "six6", "s e v e n"]

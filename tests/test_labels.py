@@ -32,6 +32,7 @@ class Refused(list[tuple[int, str, str]]):
         ("multilabel", [["joy", "fear"], [], ["joy"]], ("fear", "joy")),
         ("tokens", [["O", "B-x"], ["I-x"]], ("B-x", "I-x", "O")),
         ("multiclass", ["-1", "1"], ("-1", "1")),
+        ("multiclass", ["a", None, float("nan"), "b"], ("a", "b")),
     ],
 )
 def test_names_are_those_that_occur(task: str, values: list[Any], names: tuple[str, ...]) -> None:

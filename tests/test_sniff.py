@@ -125,6 +125,30 @@ def test_folders_and_archives_are_seen(tmp_path: Path) -> None:
     assert sniff(tmp_path / "r.zip").dialect.format == "folders"
 
 
+def test_all_files_count_for_the_encoding(tmp_path: Path) -> None:
+    for name in ("neg", "pos"):
+        (tmp_path / "r" / name).mkdir(parents=True)
+    write(tmp_path / "r" / "neg", "a", "1.txt")
+    write(tmp_path / "r" / "pos", b"caf\xe9", "1.txt")
+    assert sniff(tmp_path / "r").dialect == Dialect("folders", encoding="latin-1")
+    both = [str(tmp_path / "r" / name) for name in ("neg", "pos")]
+    assert sniff(both).dialect == Dialect("folders", encoding="latin-1")
+    dialect, evidence = sniff(both[:1])
+    assert dialect == Dialect("folders")
+    assert evidence[-1] == "1 files in one folder ('neg'), which is no label."
+
+
+def test_several_tables_are_read_as_the_first(tmp_path: Path) -> None:
+    for number, label in enumerate(("x", "é")):
+        write(tmp_path, f"a b,{label}\nc d,{label}\n".encode("latin-1"), f"p{number}.csv")
+    expected = Dialect("csv", "latin-1", ",", True, False, 2, "error")
+    assert sniff(tmp_path / "p*.csv").dialect == expected
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as file:
+        for number in range(2):
+            file.write(tmp_path / f"p{number}.csv", f"p{number}.csv")
+    assert sniff(tmp_path / "p.zip").dialect == expected
+
+
 def test_a_part_of_a_long_file_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LINES", 6)
     content = 'text,n\n"a\nb",1\n"c\nd",2\n"e\nf",3\n' + 'g"",1\n' * 3 + "caf\xe9,1\n"

@@ -1,0 +1,25 @@
+"""Edits of minibert/training/proposed_file.py, each of which a test has to notice."""
+
+EDITS = (
+    ("_UNEQUAL = 4.0", "_UNEQUAL = 4.2"),
+    ("ratio <= _UNEQUAL", "ratio < _UNEQUAL"),
+    ("[] if choice.counts else choice.flags", "[]"),
+    ('assigned if key.is_taken else [f"# {line}" for line in assigned]', "assigned"),
+    ('if found.task != "tokens":', "if True:"),
+    ("len(roles.labels) == 1 else roles.labels", "len(roles.labels) > 0 else roles.labels"),
+    ('roles.why["group"], is_taken=False', 'roles.why["group"]'),
+    ("    if not found.is_clean:\n", "    if False:\n"),
+    ("    if wrong:\n        why.append", "    if False:\n        why.append"),
+    ("sources[0] if len(sources) == 1 else sources", "sources"),
+    ("if found.survey.n_rows >= _FEW_ROWS else 0.3", "if True else 0.3"),
+    ("elif found.survey.n_rows > 1:", "else:"),
+    ("    elif why:\n", "    elif False:\n"),
+    ("dialect.header if is_table else None", "dialect.header"),
+    ("is_taken = len(choice.counts) <= _LISTED", "is_taken = True"),
+    ("whole[:: 1 + n_chars // _MEASURED]", "whole"),
+    ("(n_rows - present[name]) / present[name]", "n_rows / present[name]"),
+    ('[why], is_taken=choice.task != "tokens")', "[why])"),
+    ("lengths.hidden_size > _SMALL_HIDDEN", "lengths.hidden_size >= _SMALL_HIDDEN"),
+    ("lengths.proposed == lengths.positions and cutting", "False"),
+    ('if choice.task == "binary":\n        why', "if False:\n        why"),
+)

@@ -1,0 +1,33 @@
+"""Edits of minibert/training/roles.py, each of which a test has to notice."""
+
+EDITS = (
+    ("[c for c in free if c not in named], text", "free, text"),
+    ("key=lambda column: column.mean_chars)]", "key=lambda column: -column.mean_chars)]"),
+    ("    if named:\n        return named", "    if False:\n        return named"),
+    ("column.n_values > 1 and not column.numbers.are_most", "column.n_values > 1"),
+    ("if not alike or", "if"),
+    ("longest[1].mean_words < _PAIR_WORDS or ", ""),
+    (" or distinct < survey.n_compared / 10", ""),
+    ("key=lambda column: column.position)\n    return first", "key=id)\n    return first"),
+    ("        and not column.n_empty\n", ""),
+    ("        and not column.n_spaced\n", ""),
+    (
+        "column.numbers.are_most and column.numbers.n_fractions)\n        and column.mean",
+        "False)\n        and column.mean",
+    ),
+    ("        and column.mean_chars <= _ID_CHARS\n", ""),
+    ("survey.n_rows >= _FEW_ROWS and len(free) > 1", "len(free) > 1"),
+    ("survey.n_rows >= _FEW_ROWS and len(free) > 1", "survey.n_rows >= _FEW_ROWS"),
+    ("(_last_word(column.key) not in _IDS, column.position)", "column.position"),
+    ("<= 0.9 * survey.n_compared", "<= survey.n_compared"),
+    ("as_names and n_values > 10", "as_names"),
+    ("elif len(truths) > 1:", "elif truths:"),
+    ("elif len(roles.texts) == 2 and fractions:", "elif False:"),
+    ("    elif len(free) == 1:\n        chosen", "    elif False:\n        chosen"),
+    ("numbered = 3 *", "numbered = 0 *"),
+    ("2 <= column.n_values <= column.n_filled / 2", "2 <= column.n_values"),
+    ("2 * column.n_empty > survey.n_rows, ", "False, "),
+    ("return _is_group_name(column.key), ", "return False, "),
+    ("column.n_values <= max(survey.n_rows / 2, _FEW_ROWS)", "True"),
+    ('in ("12", "ab")', 'in ("12",)'),
+)

@@ -1,0 +1,26 @@
+"""Edits of minibert/training/survey.py, each of which a test has to notice."""
+
+EDITS = (
+    ("self.n_fractions += times * (not number.is_integer())", "self.n_fractions += times"),
+    ("self.mean += times * from_before / self.n", "self.mean += from_before / self.n"),
+    ("(number - self.mean)", "from_before"),
+    ("self.n_others <= 0.05 *", "self.n_others <= 0.5 *"),
+    ("self.n_empty += not name", "pass"),
+    ("self.counts[name[:_VALUE_CHARS]] += 1", "self.counts[name] += 1"),
+    ("self._numbers, self.counts = self.numbers, None", "self.counts = None"),
+    ("        elif self._numbers.are_most:\n            self._numbers.add(name)\n", ""),
+    ('name = "\\0".join(map(str, value))', 'name = "".join(map(str, value))'),
+    ('- self.n_empty - self.kinds["list"]', "- self.n_empty"),
+    ("self.n_spaced + self.n_wide > ", "self.n_spaced > "),
+    (" and not self.numbers.are_most\n", "\n"),
+    ("found * np.uint64(0x9E3779B97F4A7C15) + column", "found + column"),
+    ("place = self.random.randrange(self.n_rows)", "place = 0"),
+    ("compare = self.n_cells <= _COMPARED", "compare = True"),
+    ("self.plans.clear()\n        if len", "pass\n        if len"),
+    ("bytes(8 * len(others.hashes) if others else 0)", "b''"),
+    ('column.n_empty = column.kinds["NoneType"] = self.n_rows', "pass"),
+    ("if names.keys[index].strip() else", "if True else"),
+    ("return value[:_TEXT_CHARS] if", "return value if"),
+    ("number if math.isfinite(number) else None", "number"),
+    ("and len(self.columns) < _COLUMNS", ""),
+)

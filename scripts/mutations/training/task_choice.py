@@ -1,0 +1,31 @@
+"""Edits of minibert/training/task_choice.py, each of which a test has to notice."""
+
+EDITS = (
+    ('if several and task not in (None, "multilabel"):', "if False:"),
+    ("for part in {part.strip()", "for part in [part.strip()"),
+    ("choice.flags += label_flags(choice)", "pass"),
+    ("< 0.01 * column.n_filled", "< 0.2 * column.n_filled"),
+    ('separator == "," and not alone and', "False and"),
+    ("len(parts) <= len(values) / 2", "True"),
+    ('enough = 0.5 if separator in ",;|" else 1.0', "enough = 0.5"),
+    ("max(map(len, parts)) <= _LABEL_CHARS and ", ""),
+    ('if task in (None, "multilabel") else None', ""),
+    ("> 0.5 and task in (None", "> 1.5 and task in (None"),
+    ('\\[.*\\]") > 0.9', '\\[.*\\]") > 1.9'),
+    ("if column.n_values <= 2 else", "if column.n_values <= 3 else"),
+    ("        if not numbers.are_most:\n", "        if False:\n"),
+    ("column.n_values > n_rows / 2 and column.n_values > 20", "column.n_values > n_rows / 2"),
+    ("column.n_values > n_rows / 2 and column.n_values > 20", "column.n_values > 20"),
+    ("if n_values <= 2:", "if n_values <= 3:"),
+    ("n_values == numbers.high - numbers.low + 1", "True"),
+    ("numbers.low in (0, 1) and", "True and"),
+    ("n_values <= _NUMBERED and", "True and"),
+    ("and not is_amount", ""),
+    ("if len(names) > 1:", "if len(names) > 2:"),
+    ("count > 0 for count", "True for count"),
+    (
+        '    if number is not None:\n        return f"{number:g}"',
+        '    if False:\n        return ""',
+    ),
+    (".casefold()\n", "\n"),
+)
