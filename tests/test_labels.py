@@ -48,6 +48,9 @@ def test_given_names_decide_in_their_order() -> None:
 def test_a_third_label_of_a_binary_task_is_refused() -> None:
     with pytest.raises(LabelError, match=r"3 labels \('0', '1', '2'\), expected 2 .*multiclass"):
         label_names("binary", [0, 1, 2, 1])
+    with pytest.raises(LabelError) as caught:  # a column of texts, taken for that of the labels
+        label_names("binary", ["x" * 999, "y", "z"])
+    assert len(str(caught.value)) < 250
     with pytest.raises(LabelError, match="no label at all"):
         label_names("multiclass", [""])
 

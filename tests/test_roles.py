@@ -87,6 +87,9 @@ AB = ["a", "b"]
         (table(text=sentence, word=lambda i: f"w{i}"), (["text"], ["word"], None)),
         (table(name=lambda i: f"n{i % 30}", nation=AB), (["name"], ["nation"], None)),
         (table(a=range(40), b=[1, 2]), ([], ["b"], "a")),
+        (table(text=sentence, kind=AB, flag=[0, 1]), (["text"], ["kind"], None)),
+        (table(blurb=short, label=[sentence(1), sentence(2)]), (["blurb"], ["label"], None)),
+        (table(code=str, name=lambda i: f"n{i % 30}", nation=AB), (["name"], ["nation"], "code")),
         (table(index=range(5), text=short, label=AB), (["text"], ["label"], None)),
     ],
 )  # fmt: skip
@@ -103,6 +106,7 @@ def test_roles_are_read_off_names_and_values(
         (bare(other, AB, sentence), ["1", "3"]),
         (bare(AB, sentence, lambda i: sentence(i, 60, 70)), ["3"]),
         (bare(AB, sentence, short), ["2"]),
+        (bare(AB, lambda i: sentence(i, 4, 5), short), ["2"]),
         (bare(AB, sentence, lambda i: sentence(i % 3)), ["2"]),
         (table(b=other, question1=sentence, question2=other, label=AB), ["question1", "question2"]),
         (table(s_b=other, s_a=sentence, parse=lambda i: sentence(i, 20, 30), y=AB), ["s_a", "s_b"]),

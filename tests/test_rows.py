@@ -286,6 +286,8 @@ def test_absent_column_is_refused_with_the_nearest(tmp_path: Path) -> None:
     assert refusal(path, BARE, wanted=["text"]).endswith(
         "has no column 'text', for it has no names of columns; choose by number from 1 to 2"
     )
+    tabs = write(tmp_path, "b.csv", "a\tb\nc\td\n")
+    assert refusal(tabs, wanted=["b"]).endswith("; is ',' what its columns are split at?")
 
 
 def test_columns_of_one_name_are_chosen_by_number(tmp_path: Path) -> None:

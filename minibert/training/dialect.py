@@ -82,7 +82,7 @@ class Dialect:
         if format is None:
             raise DataError(
                 f"{name}: the suffix {PurePath(name).suffix!r} says no format; set format to one "
-                f"of {', '.join(FORMATS)}"
+                f"of {', '.join(FORMATS)}; minibert init proposes one"
             )
         if format in ("jsonl", "txt", "folders"):
             for setting in ("delimiter", "quoting", "columns", "extra_columns"):

@@ -17,6 +17,7 @@ Refuse = Callable[[int, str, str], None]
 
 # What stands for a row that was refused: never trained on, for refused rows are dropped or end it.
 _REFUSED = None
+_SHOWN_CHARS = 40  # of a label, in a message about several
 
 
 def label_names(task: str, values: Iterable[Any], given: Sequence[str] = ()) -> tuple[str, ...]:
@@ -47,8 +48,9 @@ def label_names(task: str, values: Iterable[Any], given: Sequence[str] = ()) -> 
         raise LabelError("the data has no label at all; is [data] label the right column?")
     if task == "binary":
         if len(names) > 2:
+            shown = listed([name[:_SHOWN_CHARS] for name in names])
             raise LabelError(
-                f"the data has {len(names)} labels ({listed(names)}), expected 2 for task "
+                f"the data has {len(names)} labels ({shown}), expected 2 for task "
                 "'binary'; drop the rows of the others, or choose task = 'multiclass'"
             )
         if len(names) == 1:

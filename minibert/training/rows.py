@@ -303,9 +303,12 @@ def _misquoted(error: str) -> tuple[str, str]:
 
 
 def _refuse_absent(columns: Columns, reading: _Reading) -> None:
+    delimiter = reading.dialect.delimiter
+    lone = columns.count == 1 and delimiter is not None
+    asked = f"; is {delimiter!r} what its columns are split at?" if lone else ""
     for wanted in reading.wanted:
         if fault := columns.fault(wanted):
-            raise DataError(f"{reading.file.name}: {fault}")
+            raise DataError(f"{reading.file.name}: {fault}{asked}")
 
 
 def _split_rows(reading: _Reading) -> Iterator[TableRow]:

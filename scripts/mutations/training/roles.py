@@ -8,7 +8,10 @@ EDITS = (
     ("if not alike or", "if"),
     ("longest[1].mean_words < _PAIR_WORDS or ", ""),
     (" or distinct < survey.n_compared / 10", ""),
-    ("key=lambda column: column.position)\n    return first", "key=id)\n    return first"),
+    (
+        "key=lambda column: column.position)\n    return first",
+        "key=lambda each: -each.position)\n    return first",
+    ),
     ("        and not column.n_empty\n", ""),
     ("        and not column.n_spaced\n", ""),
     (
