@@ -91,7 +91,7 @@ def test_lists_are_counted_by_what_they_hold() -> None:
         (["a b", "c d", "e"], True),
         (["a b", "c", "e"], False),
         (["好看", "不好", "x"], True),
-        (["1 ", "2", "3"], False),
+        (["１", "２", "３"], False),
         ([], False),
     ],
 )
