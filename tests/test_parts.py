@@ -106,8 +106,11 @@ def test_patterns_are_taken_as_they_are(folder: Path) -> None:
     assert find_parts(pattern).sources == {"train": [pattern]}
     with pytest.raises(DataError, match="no file has such a name"):
         find_parts(folder / "dev*.csv")
-    write(folder, "a[1].csv")
-    assert relative(find_parts(folder / "a[1].csv"), folder) == {"train": ["a[1].csv"]}
+    write(folder, "a[1].csv", "a[1].test.csv")
+    assert relative(find_parts(folder / "a[1].csv"), folder) == {
+        "train": ["a[1].csv"],
+        "test": ["a[1].test.csv"],
+    }
 
 
 def test_a_folder_has_one_file_to_train_on(folder: Path) -> None:
@@ -139,6 +142,11 @@ def test_folders_are_labels_without_what_lies_beside_them(folder: Path) -> None:
     found = find_parts(folder)
     assert relative(found, folder) == {"train": ["neg", "pos"]}
     assert found.why["train"] == ["Left out, for they are in no label's folder: 'README', '1.txt'."]
+
+
+def test_folders_that_are_both_named_so_are_labels(folder: Path) -> None:
+    write(folder, "train-a/1.txt", "train-b/1.txt")
+    assert find_parts(folder).sources == {"train": [str(folder)]}
 
 
 def test_folders_of_parts_are_told(folder: Path) -> None:

@@ -137,14 +137,15 @@ def test_so_many_cells_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_columns_that_some_rows_lack_are_empty_there() -> None:
-    found = look([{"a": "x"}, {"a": "y", "b": "z"}, {"b": "w", "c": 1}])
+    found = look([{"a": "x"}, {"a": "y", "b": "z"}, {"b": "w", "c": 1}, {"a": "x"}])
     assert list(found.columns) == ["a", "b", "c"]
-    assert [each.n_empty for each in found.columns.values()] == [1, 1, 2]
-    assert [each.kinds["NoneType"] for each in found.columns.values()] == [1, 1, 2]
+    assert [each.n_empty for each in found.columns.values()] == [1, 2, 3]
+    assert [each.kinds["NoneType"] for each in found.columns.values()] == [1, 2, 3]
     assert [each.position for each in found.columns.values()] == [0, 1, 2]
     assert found.n_distinct("b") == 3
     assert found.sample == [
         {"a": "x"}, {"a": "y", "b": "z"}, {"a": None, "b": "w", "c": 1},
+        {"a": "x", "b": None, "c": None},
     ]  # fmt: skip
 
 

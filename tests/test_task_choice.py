@@ -127,6 +127,7 @@ def test_columns_of_0_and_1_are_labels() -> None:
     [
         (["['a', 'b']", "['a']"], None, "lists written as text, such as \"['a', 'b']\""),
         (["0,5", "1,5", "2,25"], None, "'0,5' looks like a number with a decimal comma"),
+        ([f"{n // 9},{n % 9}" for n in range(45)], None, "'0,0' looks like a number with a"),
         ([*map(str, range(9)), "x"], "regression", "1 rows have no number, such as 'x'"),
         ([["a"]], "binary", "the label in column 'label': any number of labels a row"),
         ([[]], None, "no labels, or over 10,000 different ones"),

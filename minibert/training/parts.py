@@ -157,15 +157,13 @@ def _stem(name: str) -> str:
 
 
 def _beside(path: Path) -> list[str]:
-    """The names in the folder of a file or a folder, of the same sort as itself."""
+    """The names in the folder of a file or a folder, of the same sort as itself, and its own."""
     folder = path.absolute().parent
     if folder.is_dir():
         return sorted(
             each.name
             for each in folder.iterdir()
-            if not each.name.startswith(".")
-            and each.name != path.name
-            and each.is_dir() == path.is_dir()
+            if not each.name.startswith(".") and each.is_dir() == path.is_dir()
         )
     beside = [file.name for file in find_files(path.parent, folders=True)]  # in an archive
-    return sorted({Path(name).relative_to(path.parent).parts[0] for name in beside} - {path.name})
+    return sorted({Path(name).relative_to(path.parent).parts[0] for name in beside})

@@ -13,8 +13,7 @@ EDITS = (
     ("chosen = equal or (named", "chosen = equal or ([]"),
     ('(named if role == "train" else [])', "named"),
     ("chosen = equal or", "chosen ="),
-    ("and each.is_dir() == path.is_dir()", ""),
-    ('if not each.name.startswith(".")', "if True"),
-    ("and each.name != path.name", ""),
+    (" and each.is_dir() == path.is_dir()", ""),
+    ('not each.name.startswith(".") and', ""),
     ("while len({place[0]", "while False and len({place[0]"),
 )

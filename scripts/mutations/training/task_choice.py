@@ -2,7 +2,7 @@
 
 EDITS = (
     ('if several and task not in (None, "multilabel"):', "if False:"),
-    ("for part in {part.strip()", "for part in [part.strip()"),
+    ("found[part] += times", "found[part] += 1"),
     ("choice.flags += label_flags(choice)", "pass"),
     ("< 0.01 * column.n_filled", "< 0.2 * column.n_filled"),
     ('separator == "," and not alone and', "False and"),
