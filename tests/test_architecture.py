@@ -29,6 +29,7 @@ FOLDERS = ("pages", "prediction", "parity", "training", "cli")  # whose files im
 NEEDS = {
     "reference.py": {"transformers", "sentence_transformers"},  # records, where that is asked for
     "metrics.py": {"torchmetrics"},
+    "curves.py": {"matplotlib"},
 }
 EXTRAS = {"transformers", "sentence_transformers", "torchmetrics", "matplotlib", "optuna"}
 
