@@ -53,7 +53,11 @@ def size_bytes(source: str | Path) -> int | None:
 
 
 def read_texts(
-    source: str | Path, *, format: str | None = None, field: str | None = None
+    source: str | Path,
+    *,
+    format: str | None = None,
+    field: str | None = None,
+    encoding: str = "utf-8",
 ) -> Iterator[SourceText]:
     r"""Yield the texts of a file in order, holding one at a time.
 
@@ -66,6 +70,7 @@ def read_texts(
         format: one of `FORMATS`; None goes by the suffix.
         field: which field of an object, or which column: by its name, or by its number from 1. None
             takes "text"; of a table with one column, that one.
+        encoding: any of Python's encodings of text.
 
     Raises: DataError, with the file and the line or the byte, for what cannot be read as text.
     """
@@ -73,7 +78,7 @@ def read_texts(
     if format == "txt" and field is not None:
         raise DataError(f"{source}: txt has no field {field!r}; leave --field out, or --format csv")
     with opened(source) as (file, size):
-        lines = Lines(file, _name(source), size)
+        lines = Lines(file, _name(source), size, encoding=encoding)
         if format == "txt":
             for line in _decoded(lines):
                 yield SourceText(line.removesuffix("\n").removesuffix("\r"), *lines.place)

@@ -155,7 +155,7 @@ def test_masks_that_no_window_needs_are_not_computed(random: MaskFiller) -> None
 
 
 def test_text_without_a_mask_is_refused(random: MaskFiller) -> None:
-    with pytest.raises(TextError, match=r"^text 1 has no \[MASK\], expected one where a word"):
+    with pytest.raises(TextError, match=r"^text 1 has no \[MASK\], put one where a word"):
         random.fill(["[MASK]", "[mask]"])
 
 

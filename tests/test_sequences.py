@@ -1,5 +1,6 @@
 """Texts as sequences: cut, in windows, in pairs; and the network run over many of them."""
 
+import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from minibert.prediction import sequences as module
 from minibert.prediction.sequences import (
     Batch,
     Piece,
+    RefusedTextError,
     columns,
     computed,
     given_texts,
@@ -322,6 +324,19 @@ def test_stream_counts_faults_from_its_beginning() -> None:
         next(found)
     with pytest.raises(TypeError, match=r"texts\[0\] must be str, got int$"):
         next(streamed([1], predict, 2))
+
+
+def test_refused_text_is_counted_from_the_beginning(tokenizer: Tokenizer) -> None:
+    def predict(chunk: list[str]) -> list[bool]:
+        return text_pieces(tokenizer, asked(4, "error"), chunk).truncated
+
+    found = streamed(["good"] * 5 + ["the film is good"], predict, 2)
+    with pytest.raises(
+        RefusedTextError, match=r"^text 5 has 6 tokens, expected at most 4"
+    ) as caught:
+        list(found)
+    error = pickle.loads(pickle.dumps(caught.value))  # as a pool of processes sends it
+    assert (error.kind, error.index, str(error)) == ("text", 5, str(caught.value))
 
 
 def test_stream_of_a_text_or_of_no_size_is_refused() -> None:

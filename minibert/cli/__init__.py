@@ -16,17 +16,9 @@ import minibert
 from minibert.errors import MinibertError
 
 _COMMANDS = (
-    "fetch",
-    "info",
-    "embed",
-    "search",
-    "similarity",
-    "trace",
-    "parity",
-    "init",
-    "train",
-    "evaluate",
-)
+    "fetch", "info", "embed", "search", "similarity", "trace", "parity", "init", "train",
+    "evaluate", "classify", "score", "tag", "answer", "fill-mask",
+)  # fmt: skip
 
 
 class StoppedError(Exception):
@@ -46,7 +38,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"minibert.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"minibert.cli.{name}"), name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

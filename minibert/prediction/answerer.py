@@ -7,12 +7,13 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
-from minibert.errors import ConfigError, TextError
+from minibert.errors import ConfigError
 from minibert.heads import BertForQuestionAnswering
 from minibert.prediction.loading import check_pairs, open_saved, prepared
 from minibert.prediction.sequences import (
     Batch,
     Piece,
+    RefusedTextError,
     columns,
     computed,
     cut,
@@ -248,14 +249,15 @@ class QuestionAnswerer:
         encodings = self.tokenizer.encode(contexts, offsets=True)
         for index, (question, context) in enumerate(zip(asked, encodings, strict=True)):
             if len(question) > room // 2:
-                raise TextError(
-                    f"question {index} has {len(question)} tokens, expected at most {room // 2}, "
-                    "half of what the model reads at once; shorten it"
+                raise RefusedTextError(
+                    "question",
+                    index,
+                    f"has {len(question)} tokens, expected at most {room // 2}, half of what the "
+                    "model reads at once; shorten it",
                 )
             ids, size = context.ids[1:-1], room - len(question)
-            spans = cut(
-                len(ids), size, self.settings, f"context {index}", special=3 + len(question)
-            )
+            what = ("context", index)
+            spans = cut(len(ids), size, self.settings, what, special=3 + len(question))
             pieces = [joined(self.tokenizer, question, ids[start:stop]) for start, stop in spans]
             found.append(_Reading(context, spans, pieces, spans[-1][1] < len(ids)))
         return found

@@ -84,7 +84,7 @@ class TextClassifier:
             name: a run's folder, a model's folder, a name of the manifest, or a hub id.
             settings: in place of the folder's own, `PredictionSettings.of(folder)`.
             dtype: of the computation: "float32", "bfloat16", "float16" or "float64".
-            device: where it runs.
+            device: where it runs: "cpu", "cuda", "cuda:1", or "auto".
             offline: open no connection.
 
         Raises: WeightsError, ConfigError, CheckpointError or TokenizerError, in one line; a

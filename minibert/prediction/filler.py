@@ -7,12 +7,13 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
-from minibert.errors import ConfigError, TextError
+from minibert.errors import ConfigError
 from minibert.heads import BertForMaskedLM
 from minibert.prediction.loading import open_saved, prepared
 from minibert.prediction.sequences import (
     Batch,
     Piece,
+    RefusedTextError,
     computed,
     cut,
     given_texts,
@@ -187,14 +188,17 @@ class MaskFiller:
         found, room = [], self.settings.max_length - 2
         for index, encoding in enumerate(self.tokenizer.encode(texts, offsets=True)):
             ids, offsets = encoding.ids[1:-1], encoding.offsets[1:-1]
-            spans = cut(len(ids), room, self.settings, f"text {index}")
+            spans = cut(len(ids), room, self.settings, ("text", index))
             masked = [place for place, i in enumerate(ids) if i == self.tokenizer.mask_id]
             if not masked:
-                raise TextError(f"text {index} has no {self.mask}, expected one where a word lacks")
+                why = f"has no {self.mask}, put one where a word is missing"
+                raise RefusedTextError("text", index, why)
             if masked[-1] >= spans[-1][1]:
-                raise TextError(
-                    f"text {index} has a {self.mask} as token {masked[-1] + 1}, expected it among "
-                    f"the first {room}, all that is read; choose long_text 'windows'"
+                raise RefusedTextError(
+                    "text",
+                    index,
+                    f"has a {self.mask} as token {masked[-1] + 1}, expected it among the first "
+                    f"{room}, all that is read; choose long_text 'windows'",
                 )
             places = []
             for place, window in zip(masked, clearest_windows(spans)[masked].tolist(), strict=True):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import torch
+
 from minibert.checkpoint import Pretrained, load
 from minibert.config import BertConfig
 from minibert.embed import stay_alive_after_fork
@@ -45,6 +47,21 @@ def model_folder(
             )
         name = folder / "model"
     return resolve(name, revision=revision, sha256=sha256, offline=offline)
+
+
+def checked_device(name: str) -> str:
+    """A device that is there: the one named, or of "auto" a GPU where there is one.
+
+    Raises: ConfigError for one that is not.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).splitlines()[0]
+        raise ConfigError(f"device is {name!r}, which is not here: {line}") from None
+    return name
 
 
 def settings_for(
@@ -94,6 +111,7 @@ def open_saved(
             f"{folder}: is a {named}, expected a {head.__name__}, for task {settings.task!r}"
         )
     tokenizer = Tokenizer.from_pretrained(folder)
+    device = checked_device(device)
     model = load(head, folder, config, dtype=dtype, device=device, whole=True)
     return Saved(model, tokenizer, settings)
 

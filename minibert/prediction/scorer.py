@@ -16,6 +16,7 @@ from minibert.heads import BertForSequenceClassification
 from minibert.pooling import normalise
 from minibert.prediction.loading import (
     check_pairs,
+    checked_device,
     model_folder,
     open_saved,
     prepared,
@@ -151,7 +152,7 @@ class BiEncoder:
         room, truncated, windows = self.embedder.recipe.max_length - 2, [], []
         for index, ids in enumerate(self.embedder.tokenizer.ids(both)):
             half = len(both) // 2
-            what = f"text {index}" if index < half else f"second text {index - half}"
+            what = ("text", index) if index < half else ("second text", index - half)
             spans = cut(len(ids), room, self.settings, what)
             truncated.append(spans[-1][1] < len(ids))
             windows.append(len(spans))
@@ -194,7 +195,7 @@ class TextScorer:
         config = BertConfig.from_file(folder / "config.json")
         settings = settings_for(("regression", *COMPARED), folder, config, settings)
         if settings.task in COMPARED:
-            embedder = Embedder.from_pretrained(folder, dtype=dtype, device=device)
+            embedder = Embedder.from_pretrained(folder, dtype=dtype, device=checked_device(device))
             embedder.recipe = replace(embedder.recipe, max_length=settings.max_length)
             return cls(BiEncoder(embedder, settings))
         saved = open_saved(

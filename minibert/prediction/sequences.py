@@ -23,6 +23,17 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 
+class RefusedTextError(TextError):
+    """A text that cannot be read as asked: which of those given, and why."""
+
+    def __init__(self, kind: str, index: int, why: str) -> None:
+        super().__init__(kind, index, why)
+        self.kind, self.index, self.why = kind, index, why
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.index} {self.why}"
+
+
 class Piece(NamedTuple):
     """A sequence as the network reads it, special tokens included."""
 
@@ -62,7 +73,7 @@ def text_pieces(tokenizer: Tokenizer, settings: PredictionSettings, texts: list[
     found, room = Pieces(), settings.max_length - 2
     for index, ids in enumerate(tokenizer.ids(texts)):
         found.truncated.append(len(ids) > room and settings.long_text == "truncate")
-        for start, stop in cut(len(ids), room, settings, f"text {index}"):
+        for start, stop in cut(len(ids), room, settings, ("text", index)):
             found.add(joined(tokenizer, ids[start:stop]), stop - start)
     return found
 
@@ -86,7 +97,8 @@ def pair_pieces(
     for index, (first, second) in enumerate(columns):
         whole = len(first) + len(second) <= room
         if settings.long_text != "windows" or whole:
-            ((_, stop),) = cut(len(first) + len(second), room, settings, f"pair {index}", special=3)
+            n_both, what = len(first) + len(second), ("pair", index)
+            ((_, stop),) = cut(n_both, room, settings, what, special=3)
             lengths = truncated_lengths(
                 len(first), len(second), room=room, truncation="longest_first"
             )
@@ -97,7 +109,7 @@ def pair_pieces(
         kept = min(len(first), len(second), room // 2)
         found.truncated.append(kept < min(len(first), len(second)))
         slides = max(len(first), len(second))
-        for start, stop in cut(slides, room - kept, settings, f"pair {index}"):
+        for start, stop in cut(slides, room - kept, settings, ("pair", index)):
             if len(second) >= len(first):
                 piece = joined(tokenizer, first[:kept], second[start:stop])
             else:
@@ -107,18 +119,24 @@ def pair_pieces(
 
 
 def cut(
-    n_tokens: int, room: int, settings: PredictionSettings, what: str, *, special: int = 2
+    n_tokens: int,
+    room: int,
+    settings: PredictionSettings,
+    what: tuple[str, int],
+    *,
+    special: int = 2,
 ) -> list[tuple[int, int]]:
     """The (start, stop) of what is read of a text: the part that fits, or windows of it all.
 
-    Raises: TextError that calls the text `what`, where it is too long under "error".
+    Raises: RefusedTextError that calls the text `what`, where it is too long under "error".
     """
     if n_tokens <= room:
         return [(0, n_tokens)]
     if settings.long_text == "error":
-        raise TextError(
-            f"{what} has {n_tokens + special} tokens, expected at most {room + special}; shorten "
-            "it, or choose long_text 'truncate' or 'windows'"
+        raise RefusedTextError(
+            *what,
+            f"has {n_tokens + special} tokens, expected at most {room + special}; shorten it, or "
+            "choose long_text 'truncate' or 'windows'",
         )
     if settings.long_text == "truncate":
         return [(0, room)]
@@ -222,6 +240,8 @@ def streamed(
     while chunk := list(islice(iterator, size)):
         try:
             results = predict(chunk)
+        except RefusedTextError as error:
+            raise RefusedTextError(error.kind, error.index + done, error.why) from None
         except (TextError, TypeError) as error:
             counted = f"; counted from text {done} of the corpus" if done else ""
             raise type(error)(f"{error}{counted}") from None

@@ -85,7 +85,7 @@ class TokenTagger:
         self.tokenizer = tokenizer
         self.settings = settings
         self.labels = model.config.labels
-        self._has_entities = has_entities(self.labels)
+        self.has_entities = has_entities(self.labels)
 
     @classmethod
     def from_pretrained(
@@ -201,7 +201,7 @@ class TokenTagger:
         for index, text in enumerate(texts):
             encoding = next(of_texts if isinstance(text, str) else of_words)
             ids = encoding.ids[1:-1]
-            spans = cut(len(ids), self.settings.max_length - 2, self.settings, f"text {index}")
+            spans = cut(len(ids), self.settings.max_length - 2, self.settings, ("text", index))
             pieces = [joined(self.tokenizer, ids[start:stop]) for start, stop in spans]
             readings.append(_Reading(encoding, spans, pieces))
         return readings
@@ -240,7 +240,7 @@ class TokenTagger:
         )
         return Tagging(
             words,
-            _entities(whole, words) if self._has_entities else (),
+            _entities(whole, words) if self.has_entities else (),
             reading.encoding.n_truncated > 0,
             len(reading.spans),
         )

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 from zipfile import BadZipFile, ZipFile
 
 from minibert.errors import DataError
-from minibert.lines import Stream, listed, opened
+from minibert.lines import STDIN, Stream, listed, opened
 
 # Text shrinks to a third or a tenth. What would grow beyond both of these is no archive of texts.
 _BOMB_BYTES = 100 << 20
@@ -47,10 +47,10 @@ OpenFile: TypeAlias = Callable[[DataFile], AbstractContextManager[tuple[Stream, 
 def find_files(source: str | Path | Iterable[str | Path], *, folders: bool) -> list[DataFile]:
     """The files of a source, in the order given, those of one pattern or folder sorted by name.
 
-    A source is a file; a pattern such as `data/*.csv`, `**` for any folders; members of an archive
-    by their names in it, such as `reviews.zip/pos/*.txt`, where a folder that everything in the
-    archive lies in may be left out; with `folders`, a folder, and what lies in it.  What patterns
-    and folders find leaves out names that begin with a dot.
+    A source is a file, or "-" for standard input; a pattern such as `data/*.csv`, `**` for any
+    folders; members of an archive by their names in it, such as `reviews.zip/pos/*.txt`, where a
+    folder that everything in the archive lies in may be left out; with `folders`, a folder, and
+    what lies in it.  What patterns and folders find leaves out names that begin with a dot.
 
     Raises: DataError for what is absent, found twice, or an archive that is damaged, encrypted,
         grows beyond measure, or has names that lead out of it.
@@ -90,6 +90,8 @@ def opener() -> Iterator[OpenFile]:
 
 
 def _found(path: Path, folders: bool) -> list[DataFile]:
+    if str(path) == STDIN:
+        return [DataFile("standard input", path)]
     archive, inside = _in_archive(path)
     if archive is not None:
         return _members(archive, inside)
