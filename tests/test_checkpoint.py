@@ -664,6 +664,21 @@ def test_new_head_keeps_the_trained_pooler_of_the_file(tmp_path: Path) -> None:
     assert set(model.load_report.initialised) == {"classifier.weight", "classifier.bias"}
 
 
+def test_file_without_the_head_is_refused_where_chance_will_not_do(tmp_path: Path) -> None:
+    a_model(BertForPreTraining).save_pretrained(tmp_path)
+    config = BertConfig.from_file(tmp_path / "config.json")
+    said = (
+        f"{tmp_path}: lacks classifier.weight, classifier.bias, so that the head of "
+        "BertForSequenceClassification is untrained and what it predicts is chance; train it "
+        "first, as minibert train does"
+    )
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        checkpoint.load(BertForSequenceClassification, tmp_path, config, whole=True)
+    whole = checkpoint.load(BertForMaskedLM, tmp_path, config, whole=True)
+    assert whole.load_report is not None
+    assert not whole.load_report.initialised
+
+
 def test_misnamed_tensor_of_the_own_head_is_refused(tmp_path: Path) -> None:
     state = disk_state(BertForSequenceClassification)
     state["classifier.weighu"] = state.pop("classifier.weight")

@@ -1,6 +1,8 @@
 """Finding files: patterns, folders, members of archives; archives that mean harm."""
 
+import io
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -155,3 +157,9 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
     encrypted[whole.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(encrypted)
     assert "cannot be read from its archive: " in refusal(path)
+
+
+def test_standard_input_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb")))
+    assert [file.name for file in find_files("-", folders=False)] == ["standard input"]
+    assert read("-") == [b"a\n"]

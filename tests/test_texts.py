@@ -121,6 +121,14 @@ def test_standard_input_is_read_as_text_lines(monkeypatch: pytest.MonkeyPatch) -
     assert [item.text for item in read_texts("-")] == ["ä", "b"]
 
 
+def test_other_encodings_are_read_where_they_are_said(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt", "grün\nblau\n".encode("utf-16"))
+    assert texts_of(path, encoding="utf-16") == ["grün", "blau"]
+    path = write(tmp_path, "a.csv", "text\ngrün\n".encode("latin-1"))
+    assert texts_of(path, encoding="latin-1") == ["grün"]
+    assert "expected UTF-8" in refusal(path)
+
+
 def test_pipe_is_read_to_its_end(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.txt"
     os.mkfifo(pipe)

@@ -21,4 +21,5 @@ EDITS = (
     ("        if torch.equal(", "        if not torch.equal("),
     ("            found.setdefault(other, found[name])", "            pass"),
     ("    if report.initialised:", "    if False:"),
+    ("        if whole and plan.new:", "        if False:"),
 )
