@@ -22,6 +22,7 @@ from minibert.training.labels import (
 )
 from minibert.training.losses import IGNORED
 from minibert.training.problems import Problems, good
+from minibert.training.processes import current
 from minibert.training.rows import Row, fingerprint, read_rows
 from minibert.training.run_config import RunConfig
 from minibert.training.run_keys import DataConfig
@@ -58,7 +59,8 @@ def read_dataset(run: RunConfig, tokenizer: Tokenizer) -> Dataset:
     parts, sides = _read_parts(run, problems)
     labels = _label_names(run, parts["train"])
     good_rows = {name: _good(run, rows, labels, problems) for name, rows in parts.items()}
-    problems.settle(data.bad_rows, run.path(run.output) / "rejected.csv")
+    if current().is_first or data.bad_rows == "error":
+        problems.settle(data.bad_rows, run.path(run.output) / "rejected.csv")
     digest = hashlib.sha256(
         "".join(fingerprint(rows) for rows in parts.values()).encode()
     ).hexdigest()

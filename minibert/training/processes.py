@@ -24,6 +24,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -254,7 +255,7 @@ class Processes:
             yield
         except RuntimeError as error:
             raise TrainingError(
-                f"process {self.rank} of {self.size} lost the others ({_first_line(error)}), "
+                f"process {self.rank} of {self.size} lost the others ({_reason(error)}), "
                 "expected them to come; see what ended them, and go on with --resume"
             ) from None
 
@@ -312,16 +313,20 @@ def together() -> Iterator[Processes]:
     if not dist.is_available() or dist.is_initialized() or not dist.is_torchelastic_launched():
         yield current()
         return
-    from torch.distributed.rendezvous import rendezvous  # here: not every torch has it
+    # Here: not every torch has them.
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
 
     with_nccl = torch.cuda.is_available() and dist.is_nccl_available()
     try:
-        store, rank, size = next(rendezvous("env://"))
+        found, rank, size = next(rendezvous("env://"))
+        # What processes left there that torchrun has started again is not for these.
+        store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), found)
         backend = "cpu:gloo,cuda:nccl" if with_nccl else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     except RuntimeError as error:
         raise TrainingError(
-            f"the processes that torchrun started do not find each other: {_first_line(error)}"
+            f"the processes that torchrun started do not find each other: {_reason(error)}"
         ) from None
     log = logging.getLogger("minibert")
     level = log.level
@@ -350,5 +355,7 @@ def _is_first_to_fail(add: Callable[[str, int], int]) -> bool:
         return True
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """The first sentence of gloo's, without the place in its source."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"\[/[^]]*\] ", "", line).split(". ")[0]

@@ -22,6 +22,7 @@ EDITS = (
     ("[processes.rank], None, None", "[0], None, None"),
     ("        log.setLevel(logging.ERROR)\n", "        pass\n"),
     ('add("minibert/failed", 1) == 1', 'add("minibert/failed", 1) > 0'),
+    ('os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")', '"0"'),
     ("130 if isinstance(error, KeyboardInterrupt) else 2", "2"),
     (
         "        except RuntimeError as error:\n            raise",
