@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from minibert import tensor_files
 from minibert.config import BertConfig
 from minibert.errors import CheckpointError
-from minibert.files import replacing
+from minibert.files import replacing, replacing_all
 from minibert.tensor_files import FLOATS, Entry
 from minibert.weights import resolve
 
@@ -286,11 +286,8 @@ def save(model: Pretrained, folder: Path) -> None:
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Both are on the disk before the first is renamed.
-        with (
-            replacing(folder / "model.safetensors") as weights_part,
-            replacing(folder / "config.json") as config_part,
-        ):
+        paths = (folder / "config.json", folder / "model.safetensors")
+        with replacing_all(*paths) as (config_part, weights_part):
             # One key of metadata: several would come out in random order.
             save_file(tensors, weights_part, metadata={"format": "pt"})
             config_part.write_text(text, encoding="utf-8")

@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -28,6 +29,88 @@ def replacing(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_all(*paths: Path) -> Iterator[list[Path]]:
+    """As `replacing`, of several files: where one cannot take its place, none does.
+
+    Only a process that is killed between two of them leaves some new and some as they were.  All
+    but the last are kept in memory for a moment: a large one comes last.
+    """
+    parts: list[Path] = []
+    try:
+        for path in paths:
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            os.close(handle)
+            parts.append(Path(name))
+        yield parts
+        for part in parts:
+            part.chmod(0o644)
+            flush(part)
+        _move_all(parts, paths)
+        for folder in {path.parent for path in paths}:
+            flush(folder)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def _move_all(parts: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Rename all, or put back those that were."""
+    earlier = [path.read_bytes() if path.exists() else None for path in paths[:-1]]
+    for n, (part, path) in enumerate(zip(parts, paths, strict=True)):
+        try:
+            part.replace(path)
+        except OSError:
+            for moved, content in zip(paths[:n], earlier, strict=False):
+                if content is None:
+                    moved.unlink()
+                else:
+                    with replacing(moved) as back:
+                        back.write_bytes(content)
+            raise
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which takes the place of `path` once it is on the disk.
+
+    The earlier folder is moved away at the last moment, and back where the new one cannot take its
+    place; a process that is killed in between leaves neither.
+    """
+    outer = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    part, earlier = outer / path.name, outer / "earlier"
+    try:
+        part.mkdir()
+        yield part
+        for each in (*sorted(part.rglob("*")), part):
+            flush(each)
+        if path.exists():
+            path.rename(earlier)
+        part.rename(path)
+        flush(path.parent)
+    finally:
+        if earlier.exists() and not path.exists():
+            earlier.rename(path)
+        shutil.rmtree(outer, ignore_errors=True)
+
+
+def sweep(folder: Path, *names: str) -> None:
+    """Delete what was to take the place of such names, and was left when a process was killed.
+
+    Nobody else may be writing there.  What cannot be deleted stays.
+
+    Args:
+        names: as they are, or patterns: "step-*".
+    """
+    for name in names:
+        for left in folder.glob(f".{name}.????????"):  # as tempfile makes them
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    left.unlink()
 
 
 def flush(path: Path) -> None:

@@ -23,6 +23,7 @@ import tokenizers
 from tokenizers import decoders, normalizers, pre_tokenizers, processors
 
 from minibert.errors import TextError, TokenizerError
+from minibert.files import replacing_all
 from minibert.tokenizer_files import (
     NAMES,
     add_tokens,
@@ -388,8 +389,9 @@ class Tokenizer:
         lines = [vocab.get(i, vocab[last]) for i in range(last + 1)]
         if not any("\n" in line or "\r" in line for line in lines):
             files["vocab.txt"] = "\n".join(lines)
-        for name, text in files.items():
-            (folder / name).write_text(text + "\n", encoding="utf-8", newline="\n")
+        with replacing_all(*(folder / name for name in files)) as parts:
+            for part, text in zip(parts, files.values(), strict=True):
+                part.write_text(text + "\n", encoding="utf-8", newline="\n")
 
     def to_json(self) -> str:
         """Return the whole backend as JSON with sorted keys: the same for equal tokenizers."""

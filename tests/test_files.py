@@ -2,13 +2,15 @@
 
 import errno
 import os
+import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from failures import KilledError, each_failure
 
-from minibert.files import flush, replacing
+from minibert.files import flush, replacing, replacing_all, replacing_folder, sweep
 
 
 def full_disk(*_: object, **__: object) -> None:
@@ -136,3 +138,148 @@ def test_flush_closes_what_it_opened(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(OSError, match="No space left"):
         flush(path)
     assert len(closed) == 3
+
+
+# ---- several files at once
+
+
+def test_replacing_all_puts_all_in_place_at_the_end(tmp_path: Path) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    paths[0].write_text("earlier")
+    with replacing_all(*paths) as parts:
+        for part in parts:
+            part.write_text("new")
+        assert paths[0].read_text() == "earlier"
+        assert not paths[1].exists()
+    assert [path.read_text() for path in paths] == ["new", "new"]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [0o644] * 2
+    assert names(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_replacing_all_replaces_all_or_none(tmp_path: Path, code: int, earlier: bool) -> None:
+    """Whichever call fails: also the second rename, behind the first."""
+    paths = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
+    outcomes = []
+    for failing in each_failure(code):
+        for path in paths:
+            path.unlink(missing_ok=True)
+            if earlier:
+                path.write_text("earlier")
+        before = names(tmp_path)
+        try:
+            with failing, replacing_all(*paths) as parts:
+                for part in parts:
+                    part.write_text("new")
+            failed = False
+        except OSError:
+            failed = True
+        assert failed == failing.failed
+        found = [path.read_text() for path in paths if path.exists()]
+        assert found in (["earlier"] * (3 * earlier), ["new"] * 3)
+        assert names(tmp_path) == (["a", "b", "c"] if "new" in found else before)
+        outcomes.append("new" in found)
+    assert outcomes == [False] * (len(outcomes) - 2) + [True, True]  # the last flush, and none
+
+
+def test_replacing_all_flushes_all_before_the_first_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (steps.append("flush"), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("rename"), replace(a, b)))
+    with replacing_all(tmp_path / "a", tmp_path / "b") as parts:
+        for part in parts:
+            part.write_text("new")
+    assert steps == ["flush", "flush", "rename", "rename", "flush"]
+
+
+# ---- folders
+
+
+def fill(folder: Path, content: str) -> None:
+    (folder / "a").write_text(content)
+    (folder / "inner").mkdir()
+    (folder / "inner" / f"b of {content}").write_text(content)
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_replacing_folder_takes_the_place_of_the_earlier_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    for text in ("first", "second"):
+        before = content(tmp_path)
+        with replacing_folder(path) as part:
+            fill(part, text)
+            assert part.name == "model"  # a refusal names it
+            assert content(path) == {k.removeprefix("model/"): v for k, v in before.items()}
+        assert content(path) == {"a": text, f"inner/b of {text}": text}
+        assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_replacing_folder_leaves_the_earlier_one_when_filling_fails(
+    tmp_path: Path, kind: type[BaseException]
+) -> None:
+    path = tmp_path / "model"
+    path.mkdir()
+    fill(path, "earlier")
+    before = content(path)
+
+    def fill_half() -> None:
+        with replacing_folder(path) as part:
+            (part / "a").write_text("half")
+            raise kind
+
+    with pytest.raises(kind):
+        fill_half()
+    assert content(path) == before
+    assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_replacing_folder_leaves_the_old_or_the_new_when_a_call_fails(
+    tmp_path: Path, earlier: bool
+) -> None:
+    path = tmp_path / "model"
+    outcomes = []
+    for failing in each_failure(errno.ENOSPC):
+        shutil.rmtree(path, ignore_errors=True)
+        if earlier:
+            path.mkdir()
+            fill(path, "earlier")
+        try:
+            with failing, replacing_folder(path) as part:
+                fill(part, "new")
+            failed = False
+        except OSError:
+            failed = True
+        assert failed == failing.failed
+        found = set(content(path).values())
+        assert found in ([{"earlier"}, {"new"}] if earlier else [set(), {"new"}])
+        assert names(tmp_path) == (["model"] if found else [])
+        outcomes.append(found == {"new"})
+    assert outcomes == [False] * (len(outcomes) - 2) + [True, True]
+
+
+def test_sweep_deletes_what_killed_processes_left_and_nothing_else(tmp_path: Path) -> None:
+    for failing in each_failure(None):
+        try:
+            with failing, replacing_all(tmp_path / "a.json", tmp_path / "b.bin") as parts:
+                parts[0].write_text("x")
+                with replacing_folder(tmp_path / "model") as part:
+                    (part / "c").write_text("x")
+        except KilledError:
+            assert failing.failed
+    mine = [".a.json.short", ".other.abcd1234", ".a.json", "a.json.abcd1234", ".a.json.abcd12345"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    left = {name for name in names(tmp_path) if name.startswith(".")} - set(mine)
+    assert {name.rpartition(".")[0] for name in left} == {".a.json", ".b.bin", ".model"}
+    sweep(tmp_path, "*.json", "b.bin", "model")
+    assert names(tmp_path) == sorted([*mine, "a.json", "b.bin", "model"])
+    sweep(tmp_path / "none", "model")
