@@ -1,7 +1,8 @@
 """The training loop: portions add up, what is saved goes on bit for bit, what is wrong stops it."""
 
 import math
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from minibert.training.loop import (
 )
 from minibert.training.losses import LossSum
 from minibert.training.run_config import RunConfig
+from minibert.training.state import load_state, steps
 from minibert.training.text_task import text_task
 
 LABELS = ("no", "yes", "maybe")
@@ -87,6 +89,10 @@ def trainer(
 
 def values(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def assert_same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
@@ -198,6 +204,14 @@ def test_batch_whose_labels_are_all_ignored_is_skipped_and_counted() -> None:
     found.run()
     assert found.n_skipped == 2
     assert sorted(record.count for record in records.records) == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_labels_that_are_all_ignored_are_refused() -> None:
+    data = Examples([[2, 5, 3], [2, 6, 3]], [[0] * 3] * 2, [[-100] * 3, [-100] * 3])
+    run = RunConfig.from_dict({"task": "tokens"})
+    task = text_task(run, LABELS, data.targets)
+    with pytest.raises(RunError, match="all labels of all training examples are ignored, expected"):
+        Trainer(BertForTokenClassification(TINY), task.objective, data, run)
 
 
 def test_loss_that_is_no_number_stops_before_the_update(tmp_path: Path) -> None:
@@ -350,54 +364,128 @@ def test_plateau_lowers_the_rate() -> None:
 # ---- going on
 
 
-@pytest.mark.parametrize(
-    "tables",
-    [
-        {},
-        {"training": {"precision": "bf16", "accumulate": 2}},
-        {"optimizer": {"name": "sgd"}, "schedule": {"name": "plateau"}},
-        {"training": {"freeze": "0", "freeze_until_step": 3}, "optimizer": {"layer_decay": 0.5}},
-        {"data": {"sampling": "over"}, "optimizer": {"name": "google_bert"}},
-    ],
-    ids=["adamw", "bf16", "sgd", "freeze", "over"],
-)
-def test_resumed_training_is_that_of_one_go_bit_for_bit(
-    tables: dict[str, Any], tmp_path: Path
-) -> None:
-    """From every update on, with dropout: weights, optimizer, order and figures."""
-    training = tables.get("training", {}) | {"save_every": 1, "keep_checkpoints": 99}
-    run = settings(**{**tables, "training": training})
-    scores = (0.5, 0.6, 0.4)
-    records = Records()
-    whole = trainer(
-        run, folder=tmp_path / "whole", evaluate=Scores(*scores), metric="f1",
-        observers=[records],
+class ByStep:
+    """An evaluation whose figure depends on the update after which it is made alone."""
+
+    def __init__(self, scores: Sequence[float]) -> None:
+        self.scores = scores
+        self.trainer: Trainer | None = None
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        assert self.trainer is not None
+        return {"f1": self.scores[self.trainer.step - 1], "loss": 0.0}
+
+
+class Trace(Records):
+    """What each update was made of and came to, and what was evaluated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[list[int]] = []
+
+    def watch(self, trainer: Trainer) -> None:
+        objective = trainer.objective
+
+        def watched(model: nn.Module, batch: Batch) -> LossSum:
+            self.batches.append(batch.input_ids.tolist())
+            return objective(model, batch)
+
+        trainer.objective = watched
+
+    def of(self, k: int, accumulate: int) -> Any:
+        """What happened behind update `k`, but for timings."""
+        figures = [{**vars(record), "seconds": 0} for record in self.records[k:]]
+        return figures, self.batches[accumulate * k :]
+
+
+def traced(
+    run: RunConfig, folder: Path, scores: Sequence[float], **more: Any
+) -> tuple[Trainer, Trace]:
+    trace, evaluate = Trace(), ByStep(scores)
+    found = trainer(
+        run, folder=folder, evaluate=evaluate, metric="f1", observers=[trace],
+        identity={"data": "a", "model": "b"}, **more,
     )  # fmt: skip
+    evaluate.trainer = found
+    trace.watch(found)
+    return found, trace
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "adamw": {},
+    "accumulate": {"training": {"accumulate": 2, "evaluate_every": 2}},
+    "bf16": {"training": {"precision": "bf16", "accumulate": 2}},
+    "fp16": {"training": {"precision": "fp16"}},
+    "sgd": {"optimizer": {"name": "sgd", "l1": 1e-3}, "schedule": {"name": "cosine"}},
+    "plateau": {
+        "training": {"evaluate_every": 1},
+        "schedule": {"name": "plateau", "plateau_patience": 0},
+    },
+    "early": {"training": {"evaluate_every": 1, "early_stopping_patience": 3, "epochs": 4}},
+    "freeze": {
+        "training": {"freeze": "0", "freeze_until_step": 3},
+        "optimizer": {"layer_decay": 0.5},
+    },
+    "over": {
+        "data": {"sampling": "over"},
+        "optimizer": {"name": "google_bert"},
+        "training": {"epochs": 1.4},
+    },
+    "under": {"data": {"sampling": "under"}, "training": {"epochs": 7}},
+}
+
+
+@pytest.mark.parametrize("name", list(RUNS))
+def test_resumed_training_is_that_of_one_go_bit_for_bit(name: str, tmp_path: Path) -> None:
+    """From every update on, with dropout: weights, optimizer, random state, order and figures."""
+    training = RUNS[name].get("training", {}) | {"save_every": 1, "keep_checkpoints": 99}
+    run = settings(**{**RUNS[name], "training": training})
+    scores = (0.5, 0.4, 0.3, 0.6, 0.6, 0.2, 0.9, 0.8, 0.1, 0.7, 0.7, 0.7)
+    whole, trace = traced(run, tmp_path / "whole", scores)
     whole.run()
-    assert whole.total >= 6
-    for k in range(1, whole.total):
+    assert whole.step >= 6
+    assert whole.stopped_early == (name == "early") == (whole.step < whole.total)
+    multipliers = {record.learning_rate for record in trace.records}
+    assert whole.plateau is None or len(multipliers) > 2
+    for k in range(1, whole.step):
         folder = tmp_path / f"from-{k}"
-        (folder / "checkpoints").mkdir(parents=True)
-        name = f"step-{k:07d}"
-        (folder / "checkpoints" / name).symlink_to(tmp_path / "whole" / "checkpoints" / name)
+        kept = f"checkpoints/step-{k:07d}"
+        shutil.copytree(tmp_path / "whole" / kept, folder / kept)
+        shutil.copytree(tmp_path / "whole" / "best", folder / "best")
         torch.manual_seed(k)  # whatever was drawn before
-        again = Records()
-        resumed = trainer(
-            run, folder=folder, metric="f1", observers=[again],
-            evaluate=Scores(*scores[k // whole.steps_per_epoch :]),
-        )  # fmt: skip
+        resumed, again = traced(run, folder, scores)
         assert resumed.resume() == []
         assert resumed.step == k
         resumed.run()
         assert_same(values(whole.model), values(resumed.model))
         assert_same(whole.optimizer.state_dict(), resumed.optimizer.state_dict())
-        figures = [(r.step, r.epoch, r.loss, r.grad_norm, r.learning_rate) for r in again.records]
-        assert figures == [
-            (r.step, r.epoch, r.loss, r.grad_norm, r.learning_rate) for r in records.records[k:]
-        ]
+        assert again.of(0, 1) == trace.of(k, run.training.accumulate)
         assert vars(resumed.best) == vars(whole.best)
-        last = f"checkpoints/step-{whole.total:07d}/tensors.safetensors"
-        assert (folder / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
+        assert resumed.stopped_early == whole.stopped_early
+        for step in range(k, whole.step + 1):
+            for file in ("tensors.safetensors", "state.json"):
+                last = f"checkpoints/step-{step:07d}/{file}"
+                assert (folder / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
+
+
+def test_checkpoint_holds_all_that_changes_while_training(tmp_path: Path) -> None:
+    """Every parameter, every moment and the random state: each differs between two updates."""
+    run = settings(training={"save_every": 1, "keep_checkpoints": 9})
+    found, _ = traced(run, tmp_path, [0.5] * 6)
+    found.run()
+    place = tmp_path / "checkpoints"
+    third, fourth = (load_state(place, step=step)[0] for step in (3, 4))
+    assert third is not None
+    assert fourth is not None
+    names = {f"model.{name}" for name, _ in found.model.named_parameters()}
+    names |= {
+        f"optimizer.{kind}.{name.removeprefix('model.')}"
+        for kind in ("mean", "square", "steps")
+        for name in list(names)
+    }
+    assert set(third.tensors) == set(fourth.tensors) == names | {"random.cpu"}
+    same = [n for n in third.tensors if torch.equal(third.tensors[n], fourth.tensors[n])]
+    assert not same
 
 
 def test_stopped_from_outside_it_saves_and_ends(tmp_path: Path) -> None:
@@ -408,7 +496,30 @@ def test_stopped_from_outside_it_saves_and_ends(tmp_path: Path) -> None:
     found = trainer(settings(), folder=tmp_path, observers=[Stop()])
     found.run()
     assert found.step == 2
-    assert (tmp_path / "checkpoints" / "step-0000002").is_dir()
+    assert steps(tmp_path / "checkpoints") == [2]
+
+
+def test_last_update_and_an_early_stop_are_saved_whenever_they_come(tmp_path: Path) -> None:
+    found, _ = traced(settings(training={"save_every": 5}), tmp_path / "all", [0.5] * 6)
+    found.run()
+    assert steps(tmp_path / "all" / "checkpoints") == [6, 5]
+    run = settings(training={"save_every": 99, "evaluate_every": 1, "early_stopping_patience": 1})
+    found, _ = traced(run, tmp_path / "early", [0.5, 0.4])
+    found.run()
+    assert steps(tmp_path / "early" / "checkpoints") == [2]
+
+
+def test_observers_are_told_before_a_checkpoint_is_written(tmp_path: Path) -> None:
+    seen = []
+
+    class Watch(Observer):
+        def before_save(self, trainer: Trainer) -> None:
+            seen.append((trainer.step, steps(tmp_path / "checkpoints")))
+
+    trainer(
+        settings(training={"save_every": 2}), folder=tmp_path, observers=[Watch()]
+    ).run()  # fmt: skip
+    assert seen == [(2, []), (4, [2]), (6, [4, 2])]
 
 
 def test_torn_checkpoint_is_told_of_and_the_one_before_counts(tmp_path: Path) -> None:
@@ -419,6 +530,122 @@ def test_torn_checkpoint_is_told_of_and_the_one_before_counts(tmp_path: Path) ->
     (line,) = resumed.resume()
     assert "step-0000006 is torn" in line
     assert resumed.step == 5
+    assert steps(tmp_path / "checkpoints") == [6, 5, 4]  # told of, not deleted
+
+
+def test_new_checkpoint_outlives_torn_ones_of_later_updates(tmp_path: Path) -> None:
+    """Kept is what is whole: the newest by number may be one that training went on without."""
+    run = settings(training={"save_every": 3, "keep_checkpoints": 1})
+    trainer(run, folder=tmp_path).run()
+    found = trainer(settings(training={"save_every": 3}), folder=tmp_path / "b")
+    found.run()
+    shutil.copytree(
+        tmp_path / "b" / "checkpoints" / "step-0000003",
+        tmp_path / "checkpoints" / "step-0000003",
+    )
+    (tmp_path / "checkpoints" / "step-0000006" / "state.json").write_bytes(b"{}")
+
+    class Stop(Observer):
+        def after_update(self, trainer: Trainer, record: StepRecord) -> None:
+            trainer.stopping = True
+
+    changed = settings(training={"save_every": 3, "keep_checkpoints": 1})
+    resumed = trainer(changed, folder=tmp_path, observers=[Stop()])
+    assert len(resumed.resume()) == 1
+    resumed.run()
+    assert steps(tmp_path / "checkpoints") == [4]
+    again = trainer(changed, folder=tmp_path)
+    assert again.resume() == []
+    assert again.step == 4
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_best_weights_of_every_checkpoint_that_is_kept_are_kept(keep: int, tmp_path: Path) -> None:
+    """A checkpoint may be gone on from whose best is not the newest one, and then not again."""
+    run = settings(
+        training={"evaluate_every": 1, "save_every": 2, "keep_checkpoints": keep, "epochs": 4}
+    )
+    best_at = {2: 1, 4: 3, 6: 3, 8: 7, 10: 9, 12: 9}
+    seen = []
+
+    class Watch(Observer):
+        def before_update(self, trainer: Trainer) -> None:
+            kept = steps(tmp_path / "checkpoints")
+            wanted = {best_at[step] for step in kept} | {trainer.best.step} - {0}
+            assert set(steps(tmp_path / "best")) == wanted
+            assert len(kept) == min(keep, trainer.step // 2)
+            seen.append(wanted)
+
+    found, _ = traced(run, tmp_path, [0.2, 0.1, 0.4, 0.3, 0.1, 0.3, 0.5, 0.4, 0.6, 0.1, 0.2, 0.3])
+    found.observers = [*found.observers, Watch()]
+    found.run()
+    assert len(seen) == 12
+    (tmp_path / "checkpoints" / "step-0000012" / "state.json").write_bytes(b"torn")
+    if keep > 1:
+        resumed, _ = traced(run, tmp_path, [0.0] * 12)  # other figures than before
+        resumed.resume()
+        assert (resumed.step, resumed.best.step) == (10, 9)
+        resumed.run()
+        resumed.restore_best()
+        kept, _ = load_state(tmp_path / "best", step=9)
+        assert kept is not None
+        assert_same(kept.tensors, values(resumed.model))
+
+
+def test_best_that_is_found_again_later_does_not_pass_for_an_earlier_one(tmp_path: Path) -> None:
+    """Killed between a best evaluation and the next checkpoint, and other figures the next time."""
+    run = settings(training={"evaluate_every": 1, "save_every": 2})
+    found, _ = traced(run, tmp_path, [0.5, 0.4, 0.9, 0.1, 0.1, 0.1])
+
+    class Killed(Observer):
+        def after_evaluation(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+            if trainer.step == 3:
+                raise KeyboardInterrupt
+
+    found.observers = [Killed()]
+    with pytest.raises(KeyboardInterrupt):
+        found.run()
+    assert steps(tmp_path / "best") == [3, 1]
+    first, _ = load_state(tmp_path / "best", step=1)
+    assert first is not None
+    first = first._replace(tensors={n: t.clone() for n, t in first.tensors.items()})
+    resumed, _ = traced(run, tmp_path, [0.5, 0.4, 0.3, 0.1, 0.1, 0.1])
+    resumed.resume()
+    assert steps(tmp_path / "best") == [1]
+    resumed.run()
+    resumed.restore_best()
+    assert resumed.best.step == 1
+    assert_same(first.tensors, values(resumed.model))
+
+
+@pytest.mark.parametrize("how", ["torn", "gone"])
+def test_best_weights_that_cannot_be_read_are_told_of_before_training(
+    how: str, tmp_path: Path
+) -> None:
+    run = settings(training={"evaluate_every": 1, "save_every": 1, "keep_checkpoints": 9})
+    found, _ = traced(run, tmp_path, [0.1, 0.9, 0.2, 0.3, 0.2, 0.3])
+    found.run()
+    for step in (5, 6):
+        shutil.rmtree(tmp_path / "checkpoints" / f"step-{step:07d}")
+    best = tmp_path / "best" / "step-0000002"
+    if how == "torn":
+        (best / "tensors.safetensors").write_bytes(b"torn")
+    else:
+        shutil.rmtree(best)
+    resumed, _ = traced(run, tmp_path, [0.1, 0.9, 0.2, 0.3, 0.2, 0.3])
+    said = f"best: the best weights, of update 2, are {how}, .* by --allow-changes"
+    with pytest.raises(CheckpointError, match=said):
+        resumed.resume()
+    resumed, _ = traced(run, tmp_path, [0.1, 0.9, 0.2, 0.3, 0.2, 0.3])
+    (line,) = resumed.resume(allow_changes=True)
+    assert line == (
+        f"the best evaluation is looked for anew: the best weights, of update 2, are {how}"
+    )
+    resumed.run()
+    assert (resumed.best.step, resumed.best.value) == (6, 0.3)
+    shutil.rmtree(tmp_path / "best")
+    with pytest.raises(CheckpointError, match="the best weights, of update 6, are gone; go on"):
+        resumed.restore_best()
 
 
 def test_resuming_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
@@ -429,7 +656,7 @@ def test_resuming_another_run_is_refused_with_what_differs(tmp_path: Path) -> No
     said = str(caught.value)
     for part in (
         "training.batch_size is 5, was 4", "training.seed is 4, was 3",
-        "schedule.name is 'cosine', was 'linear'", "data changed",
+        "schedule.name is 'cosine', was 'linear'", "data changed", "--allow-changes",
     ):  # fmt: skip
         assert part in said
     assert "model changed" not in said
@@ -438,9 +665,108 @@ def test_resuming_another_run_is_refused_with_what_differs(tmp_path: Path) -> No
     trainer(same, folder=tmp_path, identity={"data": "a", "model": "b"}).resume()
 
 
+def test_changes_that_are_allowed_are_told_of_and_gone_on_with(tmp_path: Path) -> None:
+    run = settings(training={"save_every": 4, "evaluate_every": 2})
+    found, _ = traced(run, tmp_path, [0.5] * 6)
+    found.run()
+    shutil.rmtree(tmp_path / "checkpoints" / "step-0000006")
+    longer = settings(
+        training={"epochs": 3, "precision": "fp16", "evaluate_every": 2},
+        schedule={"name": "plateau"}, optimizer={"learning_rate": 2e-2},
+    )  # fmt: skip
+    resumed, trace = traced(longer, tmp_path, [0.4] * 5 + [0.6] * 4)
+    lines = resumed.resume(allow_changes=True)
+    said = "gone on with all the same: "
+    assert sorted(lines) == [
+        f"{said}optimizer.learning_rate is 0.02, was 0.01",
+        f"{said}schedule.name is 'plateau', was 'linear'",
+        f"{said}training.epochs is 3.0, was 2.0",
+        f"{said}training.precision is 'fp16', was 'fp32'",
+    ]
+    assert (resumed.step, resumed.best.step, resumed.best.value) == (4, 2, 0.5)
+    kept, _ = load_state(tmp_path / "checkpoints")
+    assert kept is not None
+    assert_same(
+        {n.removeprefix("model."): t for n, t in kept.tensors.items() if n.startswith("model.")},
+        values(resumed.model),
+    )
+    resumed.run()
+    assert [record.step for record in trace.records] == [5, 6, 7, 8, 9]
+    assert trace.records[0].learning_rate == 2e-2
+    assert (resumed.best.step, resumed.best.value) == (6, 0.6)
+    again, _ = traced(longer, tmp_path, [])
+    assert again.resume() == []  # it is this run now
+    assert again.step == 9
+
+
+def test_another_optimizer_starts_anew_where_that_is_allowed(tmp_path: Path) -> None:
+    trainer(settings(training={"save_every": 4}), folder=tmp_path).run()
+    shutil.rmtree(tmp_path / "checkpoints" / "step-0000006")
+    run = settings(optimizer={"name": "sgd"})
+    resumed = trainer(run, folder=tmp_path)
+    lines = resumed.resume(allow_changes=True)
+    assert [line[:30] for line in lines] == [
+        "gone on with all the same: opt", "the optimizer starts anew: the",
+    ]  # fmt: skip
+    resumed.run()
+    assert resumed.step == 6
+
+
+@pytest.mark.parametrize("what", ["data", "metric"])
+def test_best_of_other_data_or_another_figure_is_not_compared_with(
+    what: str, tmp_path: Path
+) -> None:
+    run = settings(training={"save_every": 1, "evaluate_every": 1})
+    found, _ = traced(run, tmp_path, [0.9] * 6)
+    found.run()
+    shutil.rmtree(tmp_path / "checkpoints" / "step-0000006")
+    if what == "metric":
+        run = settings(training={"save_every": 1, "evaluate_every": 1, "metric": "loss"})
+    resumed, _ = traced(run, tmp_path, [0.1] * 6)
+    if what == "data":
+        resumed.identity = {"data": "other", "model": "b"}
+    else:
+        resumed.metric = "loss"
+    lines = resumed.resume(allow_changes=True)
+    assert lines[-1] == "the best evaluation is looked for anew: it was of other data or figures"
+    resumed.run()
+    assert (resumed.best.step, resumed.best.value) == (6, 0.1 if what == "data" else 0.0)
+
+
+def test_another_network_cannot_be_gone_on_with(tmp_path: Path) -> None:
+    trainer(settings(), folder=tmp_path).run()
+    before = files(tmp_path)
+    other = trainer(settings(), folder=tmp_path)
+    other.model.classifier = nn.Linear(4, 2)
+    with pytest.raises(
+        CheckpointError, match=r"step-0000006: classifier.weight is \(3, 4\), expected \(2, 4\)"
+    ):
+        other.resume(allow_changes=True)
+    other.model.classifier = nn.Sequential(nn.Linear(4, 3))  # type: ignore[assignment]
+    with pytest.raises(CheckpointError, match=r"classifier\.0\.weight is not there, expected"):
+        other.resume(allow_changes=True)
+    assert files(tmp_path) == before
+
+
 def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint to go on from"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint to go on from.* without --resume"):
         trainer(settings(), folder=tmp_path).resume()
+    trainer(settings(training={"save_every": 9}), folder=tmp_path).run()
+    (tmp_path / "checkpoints" / "step-0000006" / "state.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*; step-0000006 is torn and passed"):
+        trainer(settings(), folder=tmp_path).resume(allow_changes=True)
+
+
+def test_resuming_tidies_up_behind_a_process_that_was_killed(tmp_path: Path) -> None:
+    run = settings(training={"save_every": 1, "keep_checkpoints": 2})
+    trainer(run, folder=tmp_path).run()
+    before = files(tmp_path)
+    place = tmp_path / "checkpoints"
+    shutil.copytree(place / "step-0000006", place / "step-0000001")
+    shutil.copytree(place / "step-0000006", place / ".step-0000006.abcd_123" / "step-0000006")
+    shutil.copytree(place / "step-0000006", tmp_path / "best" / "step-0000003")
+    trainer(run, folder=tmp_path).resume()
+    assert files(tmp_path) == before
 
 
 # ---- precision and memory

@@ -20,7 +20,6 @@ from minibert.training.labels import (
     span_targets,
     tag_targets,
 )
-from minibert.training.losses import IGNORED
 from minibert.training.problems import Problems, good
 from minibert.training.processes import current
 from minibert.training.rows import Row, fingerprint, read_rows
@@ -69,8 +68,6 @@ def read_dataset(run: RunConfig, tokenizer: Tokenizer) -> Dataset:
         encoded = encode_rows(run, rows, targets, tokenizer, name)
         if not len(encoded.examples):
             raise DataError(f"data.{name} has no row that can be used, expected at least one")
-        if run.task == "tokens":
-            _refuse_without_tags(name, encoded.examples)
         found[name] = encoded.examples
         notes.append(f"{name}: {len(rows):,} rows, {encoded.cut}")
     return Dataset(
@@ -156,14 +153,6 @@ def _good(
     bad = {problem.place for problem in problems.bad[n_before:]}
     kept = [i for i, row in enumerate(rows) if row.place not in bad]
     return [rows[i] for i in kept], [targets[i] for i in kept]
-
-
-def _refuse_without_tags(name: str, examples: Examples) -> None:
-    if not any(tag != IGNORED for tags in examples.targets for tag in tags):
-        raise DataError(
-            f"data.{name} has no token with a tag, expected one at least: is max_length so short "
-            "that all words are cut?"
-        )
 
 
 def _balance(run: RunConfig, labels: tuple[str, ...], targets: Sequence[Any]) -> list[str]:

@@ -27,13 +27,20 @@ from minibert.errors import CheckpointError, RunError, TrainingError
 from minibert.model import BertModel
 from minibert.training.batches import drawn, epoch_batches, portions
 from minibert.training.examples import Batch, Examples, collate
-from minibert.training.losses import LossSum
+from minibert.training.losses import IGNORED, LossSum
 from minibert.training.metrics import LOWER_IS_BETTER, is_better
 from minibert.training.optim import PRESETS, SGD, AdamW, clip_gradients, parameter_groups
 from minibert.training.processes import Processes, current
 from minibert.training.run_config import RunConfig
 from minibert.training.schedules import SCHEDULES, Plateau, constant
-from minibert.training.state import Checkpoint, load_state, save_state
+from minibert.training.state import (
+    Checkpoint,
+    load_facts,
+    load_state,
+    prune,
+    save_state,
+    steps,
+)
 
 Objective = Callable[[nn.Module, Batch], LossSum]
 Evaluation = Callable[[nn.Module], Mapping[str, float]]
@@ -71,6 +78,9 @@ class Observer:
 
     def after_evaluation(self, trainer: "Trainer", metrics: Mapping[str, float]) -> None:
         """`metrics` are those of the validation examples."""
+
+    def before_save(self, trainer: "Trainer") -> None:
+        """A checkpoint comes next: what it takes as told has to be on the disk."""
 
     def at_end(self, trainer: "Trainer") -> None:
         """Training is over, or was stopped."""
@@ -137,6 +147,11 @@ class Trainer:
         settings = self.run_config.training
         if not len(self.train):
             raise RunError("there is nothing to train on, expected at least one example")
+        if not any(map(_has_label, self.train.targets)):
+            raise RunError(
+                "all labels of all training examples are ignored, expected at least one that "
+                "counts; is data.max_length so short that no labelled word is left?"
+            )
         self.device = _device(self.processes.device(settings.device))
         self.model.to(self.device)
         self._epochs: dict[int, list[list[int]]] = {}
@@ -326,11 +341,13 @@ class Trainer:
     # ---- checkpoints
 
     def save(self) -> None:
-        """A checkpoint from which training goes on bit for bit."""
+        """A checkpoint from which training goes on bit for bit; then the oldest go."""
         assert self.folder is not None
         random = self.processes.exchange(_random_state(self.device))
         if not self.processes.is_first:
             return
+        for observer in self.observers:
+            observer.before_save(self)
         tensors = {f"model.{name}": tensor for name, tensor in _weights(self.model).items()}
         tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
         for rank, state in enumerate(random):
@@ -339,74 +356,135 @@ class Trainer:
             "identity": dict(self.identity),
             "run": self.run_config.to_dict(),
             "processes": self.processes.size,
+            "metric": self.metric,
             "best": vars(self.best),
             "n_skipped": self.n_skipped,
             "plateau": None if self.plateau is None else self.plateau.state_dict(),
             "scale": None if self.scale is None else vars(self.scale),
         }
-        keep = self.run_config.training.keep_checkpoints
-        save_state(self.folder / "checkpoints", self.step, tensors, facts, keep=keep)
+        place = self.folder / "checkpoints"
+        save_state(place, self.step, tensors, facts)
+        self._prune(newer=False)  # torn ones, which training went on without
 
     def save_best(self) -> None:
         """The weights of the best evaluation."""
         if self.folder is not None and self.processes.is_first:
-            save_state(self.folder / "best", self.step, _weights(self.model), {}, keep=1)
+            save_state(self.folder / "best", self.step, _weights(self.model), {})
+            self._prune()
 
-    def resume(self) -> list[str]:
-        """Go on from the newest whole checkpoint; a line about each that is torn.
+    def _prune(self, *, newer: bool = True) -> None:
+        """Delete all but the newest checkpoints up to here, and the best weights of each.
+
+        Whichever checkpoint is gone on from finds the weights that were the best then.
+        """
+        assert self.folder is not None
+        place = self.folder / "checkpoints"
+        found = steps(place)
+        up_to_here = [step for step in found if step <= self.step]
+        kept = up_to_here[: self.run_config.training.keep_checkpoints]
+        facts = [load_facts(place, step) for step in kept]
+        best = {each["best"]["step"] for each in facts if each is not None}
+        prune(place, [step for step in found if step > self.step and newer] + kept)
+        prune(self.folder / "best", best | {self.best.step})
+
+    def resume(self, *, allow_changes: bool = False) -> list[str]:
+        """Go on from the newest whole checkpoint.
+
+        Args:
+            allow_changes: go on with another run file, other data or another start of the model:
+                the weights and the number of updates are those of the checkpoint, all else is as
+                it is set now.
+
+        Returns: a line about each checkpoint that is torn, and each change.
 
         Raises: CheckpointError where there is none, or it is of another run: what differs is
             listed.
         """
         assert self.folder is not None
-        found, torn = load_state(self.folder / "checkpoints")
+        found, lines = load_state(self.folder / "checkpoints")
         if found is None:
             raise CheckpointError(
-                f"{self.folder}: has no checkpoint to go on from, expected one in checkpoints/; "
-                "start without --resume"
+                f"{self.folder}: has no checkpoint to go on from, expected one in checkpoints/"
+                f"{''.join(f'; {line}' for line in lines)}; start anew, without --resume"
             )
-        self._check_same_run(found)
+        changes = self._changes(found)
+        if changes and not allow_changes:
+            raise CheckpointError(
+                f"{found.folder}: is of another run, expected the same: {'; '.join(changes)}; put "
+                "it back, go on all the same by --allow-changes, or start anew in another output "
+                "folder"
+            )
+        lines += [f"gone on with all the same: {change}" for change in changes]
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}}
         for name, tensor in found.tensors.items():
             kind, _, rest = name.partition(".")
             parts[kind][rest] = tensor
-        self.model.load_state_dict(parts["model"])
-        self.optimizer.load_state_dict(parts["optimizer"])
+        _put_weights(self.model, parts["model"], found.folder)
+        try:
+            self.optimizer.load_state_dict(parts["optimizer"])
+        except CheckpointError as error:
+            if not changes:
+                raise
+            lines.append(f"the optimizer starts anew: {error}")
+        facts = found.facts
+        self.step, self.n_skipped = int(facts["step"]), int(facts["n_skipped"])
+        if self.scale is not None and facts["scale"] is not None:
+            self.scale = LossScale(**facts["scale"])
+        lines += self._resume_best(facts, allow_changes=allow_changes)
         rank = self.processes.rank
-        torch.set_rng_state(parts["random"][f"{rank}.cpu"])
+        if f"{rank}.cpu" in parts["random"]:
+            torch.set_rng_state(parts["random"][f"{rank}.cpu"])
+        else:  # there are more processes than before
+            torch.manual_seed(self.processes.seed(self.run_config.training.seed))
         if self.device.type == "cuda" and f"{rank}.cuda" in parts["random"]:
             torch.cuda.set_rng_state(parts["random"][f"{rank}.cuda"], self.device)
-        facts = found.facts
-        self.step, self.best = int(facts["step"]), Best(**facts["best"])
-        self.stopped_early = self._is_out_of_patience()
-        self.n_skipped = int(facts["n_skipped"])
-        if self.plateau is not None:
+        if self.processes.is_first:
+            self._prune()
+        return lines
+
+    def _resume_best(self, facts: Mapping[str, Any], *, allow_changes: bool) -> list[str]:
+        """Take over the best evaluation, where it can be compared with those that come."""
+        assert self.folder is not None
+        best = Best(**facts["best"])
+        if self.identity.get("data") != facts["identity"].get("data") or (
+            self.metric != facts["metric"]
+        ):
+            return ["the best evaluation is looked for anew: it was of other data or figures"]
+        if best.value is not None:
+            found, torn = load_state(self.folder / "best", step=best.step)
+            why = f"the best weights, of update {best.step}, are {'torn' if torn else 'gone'}"
+            if found is None and not allow_changes:
+                raise CheckpointError(
+                    f"{self.folder / 'best'}: {why}, expected them beside the checkpoints; put "
+                    "them back, or go on without by --allow-changes"
+                )
+            if found is None:
+                return [f"the best evaluation is looked for anew: {why}"]
+        self.best = best
+        if self.plateau is not None and facts["plateau"] is not None:
             self.plateau.load_state_dict(facts["plateau"])
-        if self.scale is not None:
-            self.scale = LossScale(**facts["scale"])
-        return torn
+        self.stopped_early = self._is_out_of_patience()
+        return []
 
     def restore_best(self) -> None:
         """Put the best evaluation's weights back into the model."""
         if self.folder is not None and self.best.value is not None:
-            found, _ = load_state(self.folder / "best")
+            found, torn = load_state(self.folder / "best", step=self.best.step)
             if found is None:
-                raise CheckpointError(f"{self.folder}: the best weights are gone; train again")
-            self.model.load_state_dict(found.tensors)
+                raise CheckpointError(
+                    f"{self.folder / 'best'}: the best weights, of update {self.best.step}, are "
+                    f"{'torn' if torn else 'gone'}; go on without by --resume --allow-changes"
+                )
+            _put_weights(self.model, found.tensors, found.folder)
 
-    def _check_same_run(self, found: Checkpoint) -> None:
-        before, now = found.facts.get("run", {}), self.run_config.to_dict()
-        differing = _differences(before, now)
-        known = found.facts.get("identity", {})
-        n_processes, n_before = self.processes.size, found.facts.get("processes")
+    def _changes(self, found: Checkpoint) -> list[str]:
+        """What differs from the run that a checkpoint is of."""
+        differing = _differences(found.facts["run"], self.run_config.to_dict())
+        n_processes, n_before = self.processes.size, found.facts["processes"]
         if n_processes != n_before:  # each of which draws by itself
             differing.append(f"torchrun's processes are {n_processes}, were {n_before}")
-        differing += [f"{k} changed" for k, v in self.identity.items() if known.get(k) != v]
-        if differing:
-            raise CheckpointError(
-                f"{found.folder}: is of another run, expected the same: {'; '.join(differing)}; "
-                "put it back, or start anew in another output folder"
-            )
+        known = found.facts["identity"]
+        return differing + [f"{k} changed" for k, v in self.identity.items() if known.get(k) != v]
 
 
 @dataclass
@@ -486,6 +564,28 @@ def _random_state(device: torch.device) -> dict[str, Tensor]:
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter once, under its name; tied ones under their first."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _has_label(target: Any) -> bool:
+    """Is there anything to learn from an example with this target?"""
+    return any(each != IGNORED for each in (target if isinstance(target, list) else [target]))
+
+
+@torch.no_grad()
+def _put_weights(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Give the parameters the values that `_weights` took.
+
+    Raises: CheckpointError where they are those of another network.
+    """
+    for name, parameter in model.named_parameters():
+        shape = tuple(tensors[name].shape) if name in tensors else "not there"
+        if shape != tuple(parameter.shape):
+            raise CheckpointError(
+                f"{folder}: {name} is {shape}, expected {tuple(parameter.shape)}: one cannot go on "
+                "with another model or other labels; start anew in another output folder"
+            )
+    for name, parameter in model.named_parameters():
+        parameter.copy_(tensors[name])
 
 
 def _optimizer(model: nn.Module, run: RunConfig) -> AdamW | SGD:
