@@ -2,34 +2,37 @@
 
 import hashlib
 import json
-import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import nn
 
 from minibert.checkpoint import Pretrained, hash_tensors
 from minibert.config import BertConfig
-from minibert.errors import RunError
-from minibert.files import exclusive, replacing
+from minibert.errors import CheckpointError, RunError
+from minibert.files import discard, exclusive, replacing, replacing_folder, sweep
+from minibert.prediction.settings import PredictionSettings
 from minibert.recipe import read_recipe
 from minibert.tokenizer import Tokenizer
 from minibert.training.dataset import read_dataset, training_texts
 from minibert.training.evaluation import Evaluation
+from minibert.training.figures import Curves, TensorBoard
 from minibert.training.fresh import fresh_checkpoint
 from minibert.training.loop import Observer, Trainer
 from minibert.training.metrics import Report
 from minibert.training.processes import together
 from minibert.training.reporters import Log, Progress
 from minibert.training.run_config import RunConfig
-from minibert.training.saved_run import write_run
-from minibert.training.tasks import prediction_settings, task_of
+from minibert.training.saved_run import run_values
+from minibert.training.state import steps
+from minibert.training.tasks import Task, prediction_settings, task_of
 from minibert.weights import resolve
 
 
@@ -50,17 +53,21 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    allow_changes: bool = False,
     observers: Sequence[Observer] = (),
     show_progress_bar: bool | None = None,
 ) -> Outcome:
     """Train as a run says; its folder then holds the model, the log and the figures.
 
-    SIGINT and SIGTERM end it after the update that is being made, with a checkpoint.  The processes
-    that torchrun starts train together; the first of them writes and reports.
+    SIGINT and SIGTERM end it after the update that is being made, with a checkpoint; a second one,
+    and one at any other time, at once, as KeyboardInterrupt.  The processes that torchrun starts
+    train together; the first of them writes and reports.
 
     Args:
         resume: go on from the newest checkpoint of the folder, bit for bit.
-        overwrite: start anew where the folder holds a run already.
+        overwrite: start anew where the folder holds a run already, whose checkpoints go when the
+            new run begins, and its model when the new one is there.
+        allow_changes: of a resume, go on although the run file, the data or the model changed.
         observers: told of what happens, beside the log and the bar.
         show_progress_bar: None shows one on a terminal.
 
@@ -68,13 +75,16 @@ def train(
         a run; CheckpointError for one that holds none to go on from, or another one.
     """
     folder = run.path(run.output)
+    if allow_changes and not resume:
+        raise RunError("got allow_changes without resume: there is nothing yet that could change")
     with (
         together() as processes,
         processes.first_within(run_folder(folder, resume=resume, overwrite=overwrite)),
+        interrupted_by_sigterm(),
     ):
         progress = Progress(shown=show_progress_bar)
         with processes.first_before_others():
-            source = starting_folder(run, folder)
+            source = starting_folder(run, folder, overwrite=overwrite and processes.is_first)
         tokenizer = Tokenizer.from_pretrained(source)
         saved = BertConfig.from_file(source / "config.json")
         recipe = read_recipe(source, saved, tokenizer.model_max_length)
@@ -100,19 +110,31 @@ def train(
             folder=folder,
             identity={"data": data.identity, "model": _hash(model)},
         )
-        torn = trainer.resume() if resume else []
+        if overwrite and processes.is_first:
+            discard_checkpoints(folder)
+        told = trainer.resume(allow_changes=allow_changes) if resume else []
         processes.agree({**trainer.identity, "update": str(trainer.step)})
-        if processes.is_first:
-            for line in torn:
-                progress.say(line)
-            write_run(run, folder)
-            if data.split:
-                _write_json(folder / "split.json", data.split)
-            log = Log(folder / "log.jsonl", from_step=trainer.step)
-            trainer.observers = (log, progress, *observers)
-        with stopping_on_signals(trainer):
+        with ExitStack() as stack:
+            if processes.is_first:
+                for line in told:
+                    progress.say(line)
+                write_json(folder / "run.json", run_values(run, folder))
+                if data.split:
+                    write_json(folder / "split.json", data.split)
+                log = stack.enter_context(
+                    closing(Log(folder / "log.jsonl", from_step=trainer.step))
+                )
+                board = TensorBoard(
+                    folder,
+                    enabled=run.training.tensorboard,
+                    from_step=trainer.step,
+                    say=progress.say,
+                )
+                curves = Curves(folder, say=progress.say)
+                trainer.observers = (log, progress, curves, board, *observers)
+            stack.enter_context(stopping_on_signals(trainer))
             trainer.run()
-        if trainer.step < trainer.total and not trainer.stopped_early:
+        if trainer.stopping or (trainer.step < trainer.total and not trainer.stopped_early):
             return Outcome(folder, model, False, None, None, trainer.n_skipped)
         trainer.restore_best()
         model.eval()
@@ -121,16 +143,15 @@ def train(
         }
         task.finish(model)
         if processes.is_first:
-            task.save(model, tokenizer, folder / "model")
-            prediction_settings(run, data.labels, recipe).save(folder / "model")
             figures = {name: each.figures for name, each in reports.items() if each is not None}
-            _write_json(folder / "results.json", {"best_step": trainer.best.step, **figures})
+            asked = prediction_settings(run, data.labels, recipe)
+            save(folder, task, model, tokenizer, asked, {"best_step": trainer.best.step, **figures})
         return Outcome(
             folder, model, True, reports["validation"], reports["test"], trainer.n_skipped
         )
 
 
-def starting_folder(run: RunConfig, folder: Path) -> Path:
+def starting_folder(run: RunConfig, folder: Path, *, overwrite: bool) -> Path:
     """The checkpoint that a run starts from: a folder beside its file, a name's, or a new one.
 
     Raises: WeightsError for a name that leads nowhere; RunError for a network that cannot be made.
@@ -138,6 +159,8 @@ def starting_folder(run: RunConfig, folder: Path) -> Path:
     if run.model != "new":
         path = run.path(run.model)
         return path if path.is_dir() else resolve(run.model)
+    if overwrite and (folder / "start").exists():
+        discard(folder / "start")
     return fresh_checkpoint(run, training_texts(run), folder / "start")
 
 
@@ -149,36 +172,93 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]
     """
     if resume and overwrite:
         raise RunError("got resume and overwrite, expected one of them")
-    if (folder / "run.json").exists() and not (resume or overwrite):
-        raise RunError(
-            f"{folder}: holds a run already; go on with it by --resume, start anew by --overwrite, "
-            "or give another output"
-        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
     except OSError as error:
-        raise RunError(f"{folder}: cannot be made: {error.strerror}") from None
+        raise RunError(f"{folder}: cannot be written to: {error.strerror}") from None
     with exclusive(folder / ".lock") as held:
         if not held:
             raise RunError(f"{folder}: another process is training there; wait for it, or stop it")
-        if overwrite:
-            for name in ("checkpoints", "best", "model", "start"):
-                shutil.rmtree(folder / name, ignore_errors=True)
+        holds_run = (folder / "run.json").exists() or steps(folder / "checkpoints")
+        if holds_run and not (resume or overwrite):
+            raise RunError(
+                f"{folder}: holds a run already; go on with it by --resume, start anew by "
+                "--overwrite, or give another output"
+            )
+        sweep(folder, "*.json", "log.jsonl", "rejected.csv", "curves.png", "model", "checkpoints", "best")
         yield
+
+
+def discard_checkpoints(folder: Path) -> None:
+    """Delete what an earlier run could be gone on with from.
+
+    Raises: RunError where that cannot be done: a later resume would take it for its own.
+    """
+    for name in ("checkpoints", "best"):
+        try:
+            if (folder / name).exists():
+                discard(folder / name)
+        except OSError as error:
+            raise RunError(f"{folder / name}: cannot be deleted: {error.strerror}") from None
+
+
+def save(
+    folder: Path,
+    task: Task,
+    model: Pretrained,
+    tokenizer: Tokenizer,
+    settings: PredictionSettings,
+    results: Mapping[str, Any],
+) -> None:
+    """Put a model into the folder of its run, all of it at once, and then its results.
+
+    Where results stand, they are those of the model beside them.
+
+    Raises: RunError where that cannot be done; an earlier model stays whole.
+    """
+    path = folder / "results.json"
+    try:
+        with replacing(path) as part, replacing_folder(folder / "model") as model_part:
+            task.save(model, tokenizer, model_part)
+            settings.save(model_part)
+            part.write_text(_json(results), encoding="utf-8")
+            path.unlink(missing_ok=True)
+    except (OSError, CheckpointError) as error:
+        raise RunError(
+            f"{folder / 'model'}: what was trained is in the checkpoints, but cannot be saved: "
+            f"{error}; make room, and go on with --resume"
+        ) from None
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Within the block SIGTERM is a KeyboardInterrupt too, so that nothing half done is left.
+
+    In another thread than the main one nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def stopping_on_signals(trainer: Trainer) -> Iterator[None]:
     """Within the block SIGINT and SIGTERM end training after the current update, with a checkpoint.
 
-    A second one ends it at once, but for torchrun, which may say it again and kills who takes too
-    long.  In another thread than the main one nothing changes.
+    A second one, of either kind, ends it at once, but for torchrun, which may say it again and
+    kills who takes too long.  In another thread than the main one nothing changes.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if trainer.stopping and trainer.processes.size == 1:
+            raise KeyboardInterrupt
         trainer.stopping = True
-        if trainer.processes.size == 1:
-            signal.signal(number, signal.default_int_handler)
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -209,6 +289,19 @@ def _hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    with replacing(path) as part:
-        part.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Raises: RunError where that cannot be done.
+    """
+    try:
+        with replacing(path) as part:
+            part.write_text(_json(values), encoding="utf-8")
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written: {error.strerror}; make room, and start again"
+        ) from None
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False, indent=1)

@@ -13,7 +13,6 @@ from torch import Tensor
 from minibert.checkpoint import Pretrained
 from minibert.config import BertConfig
 from minibert.errors import RunError
-from minibert.files import replacing
 from minibert.prediction.settings import PredictionSettings
 from minibert.recipe import read_recipe
 from minibert.tokenizer import Tokenizer
@@ -144,11 +143,9 @@ class SavedRun:
         return task.scores(evaluation.results(model), evaluation.examples)
 
 
-def write_run(run: RunConfig, folder: Path) -> None:
-    """Write `run.json` into the folder of a run: its keys, and where its paths start from."""
-    values = {"folder": os.path.relpath(run.folder, folder), "run": run.to_dict()}
-    with replacing(folder / "run.json") as part:
-        part.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
+def run_values(run: RunConfig, folder: Path) -> dict[str, Any]:
+    """What `run.json` in the folder of a run holds: its keys, and where its paths start from."""
+    return {"folder": os.path.relpath(run.folder, folder), "run": run.to_dict()}
 
 
 def read_run(folder: Path) -> RunConfig:

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from minibert.checkpoint import Pretrained, initialise, load
 from minibert.config import BertConfig
-from minibert.heads import BertForSequenceClassification, BertForTokenClassification
+from minibert.heads import (
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    last_linear,
+)
 from minibert.layout import unpack
 from minibert.prediction.windows import (
     mean_of_windows,
@@ -59,7 +63,12 @@ class TextTask:
         config = replace(saved.with_labels(self.labels), problem_type=self.problem_type)
         config = with_dropout(run, config)
         torch.manual_seed(run.training.seed)
-        model = load(self.head, folder, config, new_head=saved.labels != config.labels)
+        if run.head.hidden is not None:
+            config = replace(config, classifier_hidden_size=run.head.hidden)
+        fits = (saved.labels, saved.classifier_hidden_size) == (
+            config.labels, config.classifier_hidden_size,
+        )  # fmt: skip
+        model = load(self.head, folder, config, new_head=not fits)
         if run.head.init_std is not None:
             initialise(model.classifier, std=run.head.init_std)  # type: ignore[arg-type]
         if run.head.bias_from_prior and self.prior:
@@ -233,12 +242,6 @@ def _of_numbers(run: RunConfig, names: tuple[str, ...], targets: Sequence[Any]) 
         regression_loss(run), "regression", one_logit=True,
         mean=float(values.mean()) if len(values) else 0.0, scale=scale or 1.0,
     )  # fmt: skip
-
-
-def last_linear(model: Pretrained) -> nn.Linear:
-    classifier = model.classifier
-    assert isinstance(classifier, nn.Linear)
-    return classifier
 
 
 def _shares(found: Sequence[int], n_texts: int) -> tuple[float, ...]:
