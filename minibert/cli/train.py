@@ -2,6 +2,7 @@
 
 import click
 
+from minibert.cli import StoppedError
 from minibert.training.run_config import RunConfig, template
 from minibert.training.run_keys import TASKS
 
@@ -16,9 +17,19 @@ from minibert.training.run_keys import TASKS
 )
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint, bit for bit.")
 @click.option("--overwrite", is_flag=True, help="Start anew where the output holds a run.")
+@click.option(
+    "--allow-changes",
+    is_flag=True,
+    help="With --resume: go on although the run file, the data or the model changed.",
+)
 @click.pass_context
 def train(
-    context: click.Context, run_file: str | None, task: str | None, resume: bool, overwrite: bool
+    context: click.Context,
+    run_file: str | None,
+    task: str | None,
+    resume: bool,
+    overwrite: bool,
+    allow_changes: bool,
 ) -> None:
     """Train as RUN.TOML says; its output folder then holds the model, the log and the figures.
 
@@ -27,24 +38,44 @@ def train(
       minibert train run.toml
       torchrun --nproc-per-node 2 -m minibert train run.toml
 
-    Ctrl-C ends it after the update that is being made, with a checkpoint to go on from.
+    Ctrl-C ends it after the update that is being made, with a checkpoint to go on from; a second
+    one at once.
     """
     if task is not None:
         click.echo(template(task), nl=False)
         return
     if run_file is None:
         raise click.UsageError("missing RUN.TOML; --print-config TASK writes one")
-    from minibert.training.processes import together
-    from minibert.training.run import train as run
+    if allow_changes and not resume:
+        raise click.UsageError("--allow-changes goes with --resume")
+    config = RunConfig.from_file(run_file)
+    try:
+        from minibert.training.processes import together
+        from minibert.training.run import train as run
 
-    with together() as processes:
-        outcome = run(RunConfig.from_file(run_file), resume=resume, overwrite=overwrite)
+        with together() as processes:
+            outcome = run(config, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+    except KeyboardInterrupt:
+        raise _stopped(config, run_file) from None
     if not processes.is_first:
         context.exit(0 if outcome.finished else 130)
     if not outcome.finished:
-        click.echo(f"stopped; go on with minibert train {run_file} --resume", err=True)
-        context.exit(130)
+        raise _stopped(config, run_file)
+    if outcome.n_skipped:
+        click.echo(f"updates that were skipped, for they had no label: {outcome.n_skipped}")
     for name, report in (("validation", outcome.validation), ("test", outcome.test)):
         if report is not None:
             click.echo(f"{name}\n{report.table()}\n")
     click.echo(f"the model is in {outcome.folder / 'model'}")
+
+
+def _stopped(config: RunConfig, run_file: str) -> StoppedError:
+    """What is said when it was stopped: how to go on, where that can be done."""
+    # By their names: state.py imports torch, in whose import it may have been stopped.
+    found = sorted((config.path(config.output) / "checkpoints").glob("step-*"))
+    if not found:
+        return StoppedError("stopped, before there was a checkpoint to go on from")
+    return StoppedError(
+        f"stopped; the newest checkpoint is {found[-1].name}: go on with minibert train "
+        f"{run_file} --resume"
+    )

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from torch import nn
 
 from minibert.checkpoint import Pretrained, hash_tensors
@@ -186,7 +185,16 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]
                 f"{folder}: holds a run already; go on with it by --resume, start anew by "
                 "--overwrite, or give another output"
             )
-        sweep(folder, "*.json", "log.jsonl", "rejected.csv", "curves.png", "model", "checkpoints", "best")
+        sweep(
+            folder,
+            "*.json",
+            "log.jsonl",
+            "rejected.csv",
+            "curves.png",
+            "model",
+            "checkpoints",
+            "best",
+        )
         yield
 
 
