@@ -96,8 +96,16 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(outer, ignore_errors=True)
 
 
+def discard(path: Path) -> None:
+    """Delete a folder, all of it at once for whoever looks for it, or is killed meanwhile."""
+    gone = path.with_name(f".{path.name}.outdated")  # as sweep finds it
+    shutil.rmtree(gone, ignore_errors=True)
+    path.rename(gone)
+    shutil.rmtree(gone)
+
+
 def sweep(folder: Path, *names: str) -> None:
-    """Delete what was to take the place of such names, and was left when a process was killed.
+    """Delete what was to take the place of such names, or was to go, when a process was killed.
 
     Nobody else may be writing there.  What cannot be deleted stays.
 

@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import jaxtyping
 import pytest
 from browser import find_chromium
+from disks import can_mount
 from hypothesis import HealthCheck, settings
 
 _checks_shapes = jaxtyping.jaxtyped
@@ -63,6 +64,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "browser": None
         if find_chromium()
         else "no Chromium is found: install it, or set MINIBERT_CHROMIUM to its path",
+        "mount": None
+        if can_mount()
+        else "no file system can be mounted here: run the tests as root, in a container that may",
     }
     kept, gone = [], []
     for item in items:

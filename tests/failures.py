@@ -3,10 +3,10 @@
 import os
 import resource
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import safetensors.torch
@@ -32,16 +32,24 @@ class KilledError(BaseException):
     """
 
 
+def _raise_killed() -> NoReturn:
+    raise KilledError
+
+
 class Failing:
     """Of the calls within a `with`, the n-th fails: by an error, or as if the process was killed.
 
     Args:
         at: the number of the call, counted from 1.
         code: of the error; None for a kill.
+        die: how the process is killed.
     """
 
-    def __init__(self, at: int, code: int | None) -> None:
-        self.at, self.code, self.calls, self.active = at, code, 0, False
+    def __init__(
+        self, at: int, code: int | None, *, die: Callable[[], NoReturn] = _raise_killed
+    ) -> None:
+        self.at, self.code, self.die = at, code, die
+        self.calls, self.active = 0, False
 
     @property
     def failed(self) -> bool:
@@ -62,11 +70,19 @@ class Failing:
                 if self.calls == self.at or (self.code is None and self.calls > self.at):
                     _write_a_part(real, args)
                     if self.code is None:
-                        raise KilledError
+                        self.die()
                     raise OSError(self.code, os.strerror(self.code))
             return real(*args, **named)
 
         return call
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """In place of the calls of the system for as long as the block lasts."""
+        with pytest.MonkeyPatch.context() as patch:
+            for owner, name in (*CALLS, *(REMOVALS if self.code is None else ())):
+                patch.setattr(owner, name, self.instead_of(getattr(owner, name)))
+            yield
 
 
 def _write_a_part(real: Any, args: tuple[Any, ...]) -> None:
@@ -91,9 +107,7 @@ def each_failure(code: int | None) -> Iterator[Failing]:
     while True:
         at += 1
         failing = Failing(at, code)
-        with pytest.MonkeyPatch.context() as patch:
-            for owner, name in (*CALLS, *(REMOVALS if code is None else ())):
-                patch.setattr(owner, name, failing.instead_of(getattr(owner, name)))
+        with failing.installed():
             yield failing
         if not failing.failed:
             return

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from failures import KilledError, each_failure
 
-from minibert.files import flush, replacing, replacing_all, replacing_folder, sweep
+from minibert.files import discard, flush, replacing, replacing_all, replacing_folder, sweep
 
 
 def full_disk(*_: object, **__: object) -> None:
@@ -264,6 +264,32 @@ def test_replacing_folder_leaves_the_old_or_the_new_when_a_call_fails(
         assert names(tmp_path) == (["model"] if found else [])
         outcomes.append(found == {"new"})
     assert outcomes == [False] * (len(outcomes) - 2) + [True, True]
+
+
+def test_discarded_folder_is_gone_or_there_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    seen = []
+    for failing in each_failure(None):
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        fill(path, "whole")
+        before = content(path)
+        try:
+            with failing:
+                discard(path)
+        except KilledError:
+            assert failing.failed
+        assert content(path) in (before, {})
+        seen.append(path.exists())
+    assert (seen[0], seen[-1]) == (True, False)
+    assert names(tmp_path) == []
+    path.mkdir()
+    fill(tmp_path / "model", "whole")
+    path.rename(tmp_path / ".model.outdated")
+    sweep(tmp_path, "model")
+    assert names(tmp_path) == []
+    with pytest.raises(FileNotFoundError):
+        discard(path)
 
 
 def test_sweep_deletes_what_killed_processes_left_and_nothing_else(tmp_path: Path) -> None:

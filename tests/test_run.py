@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -329,39 +328,6 @@ def test_stopped_by_a_signal_it_goes_on_bit_for_bit(small: Path, tmp_path: Path)
     assert made(tmp_path / "parts" / "run") == made(tmp_path / "whole" / "run")
     assert log_of(tmp_path / "parts" / "run") == log_of(tmp_path / "whole" / "run")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on_bit_for_bit(small: Path, tmp_path: Path) -> None:
-    """A process is killed again and again, each time a little later, until it comes to the end."""
-    uninterrupted(small, tmp_path / "whole")
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    for name in ("train.csv", "run.toml"):
-        (folder / name).write_bytes((tmp_path / "whole" / name).read_bytes())
-    checkpoints = folder / "run" / "checkpoints"
-    kills = 0
-    for attempt in range(30):
-        resume = ["--resume"] if list(checkpoints.glob("step-*")) else ["--overwrite"]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "minibert", "train", str(folder / "run.toml"), *resume],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        before = set(checkpoints.glob("*")) if checkpoints.exists() else set()
-        while process.poll() is None and kills < 2:
-            now = set(checkpoints.glob("*")) if checkpoints.exists() else set()
-            if len(now - before) >= 1:  # at work, perhaps in the middle of a checkpoint
-                time.sleep(0.03 * attempt)
-                process.kill()
-                kills += 1
-                break
-            time.sleep(0.001)
-        if process.wait() == 0:
-            break
-    assert kills == 2
-    assert made(folder / "run") == made(tmp_path / "whole" / "run")
-    assert log_of(folder / "run") == log_of(tmp_path / "whole" / "run")
 
 
 # ---- the command

@@ -188,9 +188,11 @@ class Trainer:
             if self.evaluate is not None and (last or self._due(settings.evaluate_every)):
                 self._evaluate()
             last = last or self.stopped_early
-            stopping = self.processes.any(self.stopping)  # all of them after the same update
+            # Of all of them after the same update; a signal may come behind the next line too.
+            stopping = self.processes.any(self.stopping)
             if self.folder is not None and (last or stopping or self._due(settings.save_every)):
                 self.save()
+                stopping = self.processes.any(self.stopping)
         for observer in self.observers:
             observer.at_end(self)
 

@@ -8,10 +8,10 @@ the right name is whole.  What is torn all the same (a failing disk) is found by
 over and told of.
 """
 
+import contextlib
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from minibert.errors import CheckpointError
-from minibert.files import flush, replacing_folder, sweep
+from minibert.files import discard, flush, replacing_folder, sweep
 from minibert.sources import file_sha256
 
 _TENSORS, _FACTS = "tensors.safetensors", "state.json"
@@ -106,7 +106,8 @@ def prune(folder: Path, kept: Collection[int]) -> None:
     sweep(folder, "step-*")
     for place in _places(folder):
         if _step(place) not in kept:
-            shutil.rmtree(place, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                discard(place)
 
 
 def _places(folder: Path) -> list[Path]:
