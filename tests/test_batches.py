@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,49 @@ def test_every_index_occurs_once_an_epoch(lengths: list[int], batch_size: int, s
         size for size in (len(lengths) % batch_size,) if size
     ]
     assert batches == epoch_batches(lengths, batch_size, seed=seed, epoch=3)
+
+
+@given(
+    labels=st.lists(st.integers(0, 2), min_size=1, max_size=120),
+    batch_size=st.integers(1, 9),
+    seed=st.integers(0, 2**40),
+    how=st.sampled_from(["none", "over", "under"]),
+    data=st.data(),
+)
+def test_gone_on_with_from_any_update_the_rest_is_the_same(
+    labels: list[int], batch_size: int, seed: int, how: str, data: st.DataObject
+) -> None:
+    """As the loop asks for them: the epoch and the place in it come from the update alone."""
+    lengths = [1 + 7 * i % 11 for i in range(len(labels))]
+
+    def batches(epoch: int) -> list[list[int]]:
+        rows = [] if how == "none" else drawn(labels, how, seed=seed, epoch=epoch)
+        found = epoch_batches(lengths, batch_size, seed=seed, epoch=epoch, rows=rows)
+        assert Counter(i for batch in found for i in batch) == Counter(rows or range(len(labels)))
+        return found
+
+    n = len(batches(0))
+    assert all(len(batches(epoch)) == n for epoch in range(3))
+    whole = [batch for epoch in range(3) for batch in batches(epoch)]
+    k = data.draw(st.integers(0, len(whole)))
+    np.random.default_rng().random(k)  # whatever else is drawn
+    assert [batches(i // n)[i % n] for i in range(k, len(whole))] == whole[k:]
+
+
+@given(rows=st.lists(st.integers(0, 9), min_size=1, max_size=60), batch_size=st.integers(1, 9))
+def test_every_row_that_is_given_occurs_as_often_as_given(rows: list[int], batch_size: int) -> None:
+    batches = epoch_batches([3] * 10, batch_size, seed=0, epoch=0, rows=rows)
+    assert sorted(i for batch in batches for i in batch) == sorted(rows)
+    assert all(batches)
+
+
+def test_batches_are_the_same_in_every_version_and_process() -> None:
+    """Written down once: a run that is gone on with after an upgrade must not change its order."""
+    lengths = [5, 3, 8, 1, 9, 2, 7, 4, 6, 5]
+    assert epoch_batches(lengths, 3, seed=7, epoch=0) == [[7, 0, 9], [6, 2, 4], [3, 5, 1], [8]]
+    assert epoch_batches(lengths, 3, seed=7, epoch=1) == [[7, 0, 8], [6, 2, 4], [3, 5, 1], [9]]
+    assert drawn([0, 1, 0, 0, 1, 2], "over", seed=7, epoch=1) == [0, 3, 2, 1, 4, 1, 5, 5, 5]
+    assert drawn([0, 1, 0, 0, 1, 2], "under", seed=7, epoch=1) == [3, 1, 5]
 
 
 def test_epochs_and_seeds_are_shuffled_apart() -> None:
