@@ -1,7 +1,10 @@
 """The label contract: what fits becomes numbers, what does not is named by its row."""
 
+import math
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 from minibert.errors import LabelError
@@ -26,7 +29,9 @@ class Refused(list[tuple[int, str, str]]):
         ("multiclass", ["b", "a", "b", "c"], ("a", "b", "c")),
         ("multiclass", ["10", "9", "1"], ("1", "9", "10")),
         ("multiclass", [1, 0, 1.0, "0"], ("0", "1")),
-        ("multiclass", [" a", "a "], ("a",)),
+        ("multiclass", [" a", "a ", "b"], ("a", "b")),
+        ("multiclass", ["a", "a"], ("a", "not a")),
+        ("multilabel", [["a"], ["a"]], ("a",)),
         ("binary", ["spam", "ham"], ("ham", "spam")),
         ("binary", ["spam", "spam"], ("spam", "not spam")),
         ("multilabel", [["joy", "fear"], [], ["joy"]], ("fear", "joy")),
@@ -63,6 +68,32 @@ def test_classes_become_numbers_and_unknown_ones_are_refused() -> None:
     assert [(row, kind) for row, kind, _ in refused] == [(i, "unknown label") for i in (2, 3, 4)]
     assert refused[0][2] == "the label is 'Pos', expected one of 'neg', 'pos'; 'pos'?"
     assert refused[1][2] == "the label is empty, expected one of 'neg', 'pos'"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "None"), (math.nan, "nan"), (["a"], r"\['a'\]"), (("a",), r"\('a',\)"),
+        ({"a": 1}, r"\{'a': 1\}"), (b"a", "b'a'"), ("  ", "empty"),
+        (np.array([1, 2]), r"array\(\[1, 2\]\)"), (np.float64("nan"), r"np\.float64\(nan\)"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_or_no_single_label_is_no_label(value: Any, shown: str) -> None:
+    """Nor does it become one, where the names are those that occur."""
+    values = ["a", value, "b"]
+    assert label_names("multiclass", values) == ("a", "b")
+    refused = Refused()
+    assert class_targets(values, ["a", "b"], refused) == [0, None, 1]
+    ((row, kind, message),) = refused
+    assert (row, kind) == (1, "unknown label")
+    assert re.fullmatch(f"the label is {shown}, expected one of 'a', 'b'", message)
+    refused = Refused()
+    assert label_names("multilabel", [["a"], [value], ["b"]]) == ("a", "b")
+    multilabel_targets([["a"], [value]], ["a", "b"], refused)
+    assert [row for row, _, _ in refused] == [1]
+    refused = Refused()
+    tag_targets([["a", value]], [["x", "y"]], ["a", "b"], refused)
+    assert [(row, kind) for row, kind, _ in refused] == [(0, "unknown tag")]
 
 
 def test_several_labels_become_ones_and_zeros() -> None:

@@ -202,6 +202,85 @@ def test_all_bad_rows_are_told_of_at_once_or_set_aside(small: Path, tmp_path: Pa
         assert [row["kind"] for row in csv.DictReader(file)].count("unknown label") == 2
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "wrong", "said"),
+    [
+        ("binary", ["neg", "pos"], "odd", "the label is 'odd', expected one of 'neg', 'pos'"),
+        ("binary", ["neg", "pos"], ["pos"], "the label is ['pos'], expected one of"),
+        ("binary", ["neg", "pos"], float("nan"), "the label is nan, expected one of"),
+        ("multiclass", [], None, "the label is None, expected one of 'neg', 'pos'"),
+        ("multiclass", [], {"pos": 1}, "the label is {'pos': 1}, expected one of 'neg', 'pos'"),
+        ("multilabel", ["neg", "pos"], ["pos", "odd"], "the label is 'odd', expected one of"),
+        ("multilabel", ["neg", "pos"], float("nan"), "the label is nan, expected one of"),
+        ("regression", [], "pos", "the label is 'pos', expected a finite number"),
+        ("regression", [], float("nan"), "the label is nan, expected a finite number"),
+        ("regression", [], float("inf"), "the label is inf, expected a finite number"),
+        ("regression", [], [1.0], "the label is [1.0], expected a finite number"),
+    ],
+)
+def test_label_that_does_not_fit_is_named_by_its_row(
+    small: Path, tmp_path: Path, task: str, labels: list[str], wrong: Any, said: str
+) -> None:
+    rows = sentences(6)
+    for row in rows if task == "regression" else ():
+        row["label"] = 0.5
+    rows[3]["label"] = wrong
+    data = {"train": rows, "validation": None, "labels": labels}
+    line = refusal(settings(small, tmp_path, task, data=data), DataError)
+    assert "1 of 6 rows are bad" in line
+    assert f"first row 4: {said}" in line
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_tags_that_do_not_fit_their_words_are_named_by_their_row(
+    small: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {"tokens": ["a", "film"], "tags": tags}
+        for tags in (["O", "B-x"], ["O"], ["O", None], ["O", "I-y"])
+    ]
+    data = {"train": rows, "validation": None, "labels": ["O", "B-x"]}
+    line = refusal(settings(small, tmp_path, "tokens", data=data), DataError)
+    assert "3 of 4 rows are bad" in line
+    assert "first row 2: has 1 tags for 2 words" in line
+    assert "2 of kind 'unknown tag', first row 3: the label is None, expected one of" in line
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_single_label_trains_and_is_told_of(
+    task: str, small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{**row, "label": "pos"} for row in sentences(12)]
+    outcome = train(settings(small, tmp_path, task, data={"train": rows}))
+    assert outcome.finished
+    said = "all training examples have the label 'pos': no other is learnt\n"
+    assert said in capfd.readouterr().err
+    assert outcome.validation is not None
+    assert outcome.validation.figures["accuracy"] == 1.0
+    run = settings(small, tmp_path, task, data={"train": sentences(12)})
+    train(run, overwrite=True)
+    assert "no other is learnt" not in capfd.readouterr().err
+
+
+def test_updates_without_any_label_are_skipped_and_counted(
+    small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Sentences of no words have no label that counts."""
+    lines = ["film\tB-x", "", "a\tO", "", "the\tO", ""]
+    (tmp_path / "train.conll").write_text("\n".join(lines))
+    (tmp_path / "run.toml").write_text(
+        f'task = "tokens"\nmodel = "{small}"\n[data]\ntrain = "train.conll"\n'
+        "[training]\nbatch_size = 1\nepochs = 2\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "minibert.training.dataset.aligned",
+            lambda tags, ids, every: [-100] * len(ids) if tags == [0] else [-100, tags[0], -100],
+        )
+        assert cli.main(["train", str(tmp_path / "run.toml")]) == 0
+    assert "updates that were skipped, for they had no label: 2\n" in capfd.readouterr().out
+
+
 def test_settings_that_do_not_fit_are_refused(small: Path, tmp_path: Path) -> None:
     rows = sentences()
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [

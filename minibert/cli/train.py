@@ -22,7 +22,9 @@ from minibert.training.run_keys import TASKS
     is_flag=True,
     help="With --resume: go on although the run file, the data or the model changed.",
 )
+@click.pass_context
 def train(
+    context: click.Context,
     run_file: str | None,
     task: str | None,
     resume: bool,

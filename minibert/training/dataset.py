@@ -237,6 +237,10 @@ def _label(run: RunConfig, row: Row) -> Any:
         return value
     if isinstance(value, list):
         return value
+    if value is None or (
+        isinstance(value, float) and value != value
+    ):  # missing: no label, which is refused
+        return [value]
     text = str(value).strip()
     if run.data.label_separator is None:
         return [text] if text else []

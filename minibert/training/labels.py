@@ -28,7 +28,7 @@ def label_names(task: str, values: Iterable[Any], given: Sequence[str] = ()) -> 
         given: names that the run file lists; they decide, in their order.
 
     Returns: the given names, or those that occur: by value where all are whole numbers, else in
-        alphabetical order; one more name, "not …", where binary data has one label alone.
+        alphabetical order; one more name, "not …", where data of one label a row has one alone.
 
     Raises: LabelError for a name given twice, a third label in a binary task, or no label at all.
     """
@@ -39,22 +39,22 @@ def label_names(task: str, values: Iterable[Any], given: Sequence[str] = ()) -> 
         names = list(given)
     else:
         found: set[str] = set()
+        several = task in ("multilabel", "tokens")
         for value in values:
-            found.update(map(label_name, value) if isinstance(value, list) else [label_name(value)])
+            found.update(map(label_name, value) if several else [label_name(value)])
         found.discard("")
         whole = all(map(_is_whole, found))
         names = sorted(found, key=int if whole else None)
     if not names:
         raise LabelError("the data has no label at all; is [data] label the right column?")
-    if task == "binary":
-        if len(names) > 2:
-            shown = listed([name[:_SHOWN_CHARS] for name in names])
-            raise LabelError(
-                f"the data has {len(names)} labels ({shown}), expected 2 for task "
-                "'binary'; drop the rows of the others, or choose task = 'multiclass'"
-            )
-        if len(names) == 1:
-            names.append(f"not {names[0]}")
+    if task == "binary" and len(names) > 2:
+        shown = listed([name[:_SHOWN_CHARS] for name in names])
+        raise LabelError(
+            f"the data has {len(names)} labels ({shown}), expected 2 for task 'binary'; drop the "
+            "rows of the others, or choose task = 'multiclass'"
+        )
+    if task in ("binary", "multiclass") and len(names) == 1:
+        names.append(f"not {names[0]}")
     return tuple(names)
 
 
@@ -65,7 +65,7 @@ def class_targets(values: Sequence[Any], names: Sequence[str], refuse: Refuse) -
     for row, value in enumerate(values):
         name = label_name(value)
         if name not in ids:
-            refuse(row, "unknown label", _unknown(name, names))
+            refuse(row, "unknown label", _unknown(value, names))
         targets.append(ids.get(name, _REFUSED))
     return targets
 
@@ -81,7 +81,7 @@ def multilabel_targets(
         for value in labels:
             name = label_name(value)
             if name not in ids:
-                refuse(row, "unknown label", _unknown(name, names))
+                refuse(row, "unknown label", _unknown(value, names))
             else:
                 target[ids[name]] = 1.0
         targets.append(target)
@@ -120,7 +120,7 @@ def tag_targets(
                 "tags and words",
                 f"has {len(tags)} tags for {len(row_words)} words, expected one a word",
             )
-        unknown = [name for name in map(label_name, tags) if name not in ids]
+        unknown = [tag for tag in tags if label_name(tag) not in ids]
         if unknown:
             refuse(row, "unknown tag", _unknown(unknown[0], names))
         targets.append([ids.get(label_name(tag), _REFUSED) for tag in tags])
@@ -178,9 +178,10 @@ def counts(targets: Sequence[Any], n_labels: int) -> list[int]:
 def label_name(value: Any) -> str:
     """A label as text: 1, 1.0 and "1" are one label, and spaces around a name are no part of it.
 
-    What JSON and tables made in Python write for a value that is missing, null and NaN, is "".
+    What is missing (None, NaN) has no name, nor has what is no single label (a list, a mapping).
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    several = hasattr(value, "__len__") and not isinstance(value, str)
+    if value is None or several or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -191,9 +192,11 @@ def _is_whole(name: str) -> bool:
     return name.removeprefix("-").isdecimal()
 
 
-def _unknown(name: str, names: Sequence[str]) -> str:
+def _unknown(value: Any, names: Sequence[str]) -> str:
+    name = label_name(value)
     if not name:
-        return f"the label is empty, expected one of {listed(names)}"
+        shown = "empty" if isinstance(value, str) else repr(value)
+        return f"the label is {shown}, expected one of {listed(names)}"
     near = [known for known in names if known.casefold() == name.casefold()]
     meant = f"; {near[0]!r}?" if near else ""
     return f"the label is {name!r}, expected one of {listed(names)}{meant}"
