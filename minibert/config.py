@@ -62,6 +62,7 @@ class BertConfig:
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
     classifier_dropout: float | None = None
+    classifier_hidden_size: int | None = None  # of a hidden layer in the classifier; of minibert
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
     problem_type: str | None = None
 
@@ -75,6 +76,10 @@ class BertConfig:
             optional = key == "classifier_dropout" and value is None
             fits = optional or (_is_number(value) and 0 <= value < 1)
             _check(self, key, fits, "a number from 0 to below 1")
+        size = self.classifier_hidden_size
+        largest = _SIZES["hidden_size"]
+        fits = size is None or (_is_integer(size, at_least=1) and size <= largest)
+        _check(self, "classifier_hidden_size", fits, f"an integer from 1 to {largest}, or null")
         _check(self, "layer_norm_eps", _is_positive(self.layer_norm_eps), "a number > 0")
         _check(self, "initializer_range", _is_positive(self.initializer_range), "a number > 0")
         pad_fits = self.pad_token_id is None or _is_integer(self.pad_token_id, at_least=0)
@@ -156,8 +161,13 @@ class BertConfig:
             raise ConfigError(f"{path}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys and values for a `config.json` that the ecosystem's readers open."""
+        """The keys and values for a `config.json` that the ecosystem's readers open.
+
+        `classifier_hidden_size`, which they do not know, is among them only where it is set.
+        """
         values = asdict(self)
+        if self.classifier_hidden_size is None:
+            del values["classifier_hidden_size"]
         labels = values.pop("labels")
         values["model_type"] = "bert"
         values["position_embedding_type"] = "absolute"

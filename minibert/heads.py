@@ -68,6 +68,51 @@ class Predictions(nn.Module):
         return self.decoder(transformed)
 
 
+class HiddenClassifier(nn.Module):
+    """Labels by way of a hidden layer: logits = dropout(tanh(x W + b)) V + c.
+
+    It stands where BERT's classifier is one linear map: behind the pooler, or on each token.
+    `transformers` has no such head on a BERT, so this one opens in minibert only.
+
+    Source: fairseq `RobertaClassificationHead`; Liu et al. 2019, https://arxiv.org/abs/1907.11692.
+    Differs: W may have any width; RoBERTa's head is on the first token, in place of a pooler.
+    """
+
+    def __init__(self, config: BertConfig, width: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(config.hidden_size, width)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.output = nn.Linear(width, config.num_labels)
+
+    def forward(self, below: Float[Tensor, "*n hidden"]) -> Float[Tensor, "*n labels"]:
+        return self.output(self.dropout(torch.tanh(self.hidden(below))))
+
+
+def last_linear(model: checkpoint.Pretrained) -> nn.Linear:
+    """The linear map that a classifier ends with, and so gives its logits.
+
+    Raises: TypeError for a network without a classifier.
+    """
+    last = getattr(model, "classifier", None)
+    if isinstance(last, HiddenClassifier):
+        last = last.output
+    if not isinstance(last, nn.Linear):
+        raise TypeError(f"{type(model).__name__} has no classifier, expected a network with one")
+    return last
+
+
+def _classifier(config: BertConfig) -> nn.Linear | HiddenClassifier:
+    """What is put on the pooler or on each token, initialised: one linear map, or two."""
+    width = config.classifier_hidden_size
+    made: nn.Linear | HiddenClassifier
+    if width is None:
+        made = nn.Linear(config.hidden_size, config.num_labels)
+    else:
+        made = HiddenClassifier(config, width)
+    checkpoint.initialise(made, std=config.initializer_range)
+    return made
+
+
 class BertForMaskedLM(checkpoint.Pretrained):
     """Predicts the word at each position."""
 
@@ -149,7 +194,10 @@ class BertForPreTraining(checkpoint.Pretrained):
 
 
 class BertForSequenceClassification(checkpoint.Pretrained):
-    """Labels, or scores, a text or a pair of texts: dropout and one linear map of the pooler."""
+    """Labels, or scores, a text or a pair of texts: dropout and one linear map of the pooler.
+
+    With `classifier_hidden_size` in its configuration the map is a `HiddenClassifier`.
+    """
 
     fresh = ("classifier", "bert.pooler")
 
@@ -158,8 +206,7 @@ class BertForSequenceClassification(checkpoint.Pretrained):
         self.config = config
         self.bert = BertModel(config)
         self.dropout = nn.Dropout(config.head_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        checkpoint.initialise(self.classifier, std=config.initializer_range)
+        self.classifier = _classifier(config)
 
     def forward(
         self,
@@ -174,7 +221,10 @@ class BertForSequenceClassification(checkpoint.Pretrained):
 
 
 class BertForTokenClassification(checkpoint.Pretrained):
-    """Labels each token: dropout and one linear map of its hidden state."""
+    """Labels each token: dropout and one linear map of its hidden state.
+
+    With `classifier_hidden_size` in its configuration the map is a `HiddenClassifier`.
+    """
 
     fresh = ("classifier",)
 
@@ -184,8 +234,7 @@ class BertForTokenClassification(checkpoint.Pretrained):
         self.bert = BertModel(config)
         self.bert.pooler = None
         self.dropout = nn.Dropout(config.head_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        checkpoint.initialise(self.classifier, std=config.initializer_range)
+        self.classifier = _classifier(config)
 
     def forward(
         self,

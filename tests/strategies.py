@@ -88,6 +88,7 @@ def configs(draw: st.DrawFn, max_layers: int = 2) -> BertConfig:
         "initializer_range": draw(st.sampled_from([0.02, 0.05])),
         "layer_norm_eps": draw(st.sampled_from([1e-12, 1e-6, 1e-3])),
         "tie_word_embeddings": draw(st.booleans()),
+        "classifier_hidden_size": draw(st.none() | st.integers(1, 9)),
         "labels": tuple(f"label {index}" for index in range(draw(st.integers(1, 3)))),
     }
     with unchanged_random():

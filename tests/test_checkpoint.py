@@ -56,6 +56,8 @@ CLASSES: tuple[type[Any], ...] = (
     BertForTokenClassification,
 )
 ONE = replace(TINY, num_hidden_layers=1)
+HIDDEN = replace(ONE, classifier_hidden_size=5)
+CLASSIFIERS = (BertForSequenceClassification, BertForTokenClassification)
 EVERY_CLASS = pytest.mark.parametrize("kind", CLASSES)
 
 # What files of bert-base say, and what these names are here.
@@ -87,6 +89,8 @@ TABLE = {
     "predictions.bias": ["cls.predictions.bias"],
     "next_sentence.weight": ["cls.seq_relationship.weight"],
     "classifier.bias": ["classifier.bias"],
+    "classifier.hidden.weight": ["classifier.hidden.weight"],
+    "classifier.output.bias": ["classifier.output.bias"],
     "spans.weight": ["qa_outputs.weight"],
     "bert.embeddings.token.weight": ["bert.embeddings.word_embeddings.weight"],
     "bert.pooler.dense.bias": ["bert.pooler.dense.bias"],
@@ -164,8 +168,12 @@ def test_to_disk_splits_the_fused_projection_in_the_order_query_key_value() -> N
 
 @EVERY_CLASS
 @pytest.mark.parametrize("tied", [False, True])
-def test_from_disk_is_the_inverse_of_to_disk(kind: type[Any], tied: bool) -> None:
-    state = a_model(kind, replace(TINY, tie_word_embeddings=tied)).state_dict()
+@pytest.mark.parametrize("width", [None, 5])
+def test_from_disk_is_the_inverse_of_to_disk(
+    kind: type[Any], tied: bool, width: int | None
+) -> None:
+    config = replace(TINY, tie_word_embeddings=tied, classifier_hidden_size=width)
+    state = a_model(kind, config).state_dict()
     again = from_disk(to_disk(state), list(state))
     assert list(again) == list(state)
     assert all(torch.equal(again[name], state[name]) for name in state)
@@ -631,6 +639,88 @@ def test_new_head_is_fresh_whatever_the_file_holds(tmp_path: Path) -> None:
     assert report.ignored == {"classifier.bias": why, "classifier.weight": why}
 
 
+OF_HIDDEN = {
+    f"classifier.{layer}.{kind}" for layer in ("hidden", "output") for kind in ("weight", "bias")
+}
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_head_with_a_hidden_layer_is_saved_and_loaded_and_said(
+    tmp_path: Path, kind: type[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = a_model(kind, HIDDEN)
+    model.save_pretrained(tmp_path)
+    assert caplog.record_tuples == [
+        (
+            "minibert",
+            logging.WARNING,
+            f"{tmp_path}: the classifier has a hidden layer, for which transformers has no place: "
+            "opened there, its head is untrained; minibert opens it whole",
+        )
+    ]
+    assert json.loads((tmp_path / "config.json").read_text())["classifier_hidden_size"] == 5
+    assert {name for name in load_file(tmp_path / WEIGHTS) if "classifier" in name} == OF_HIDDEN
+    again = kind.from_pretrained(tmp_path)
+    assert same_parameters(again, model)
+    assert again.config == HIDDEN
+    assert again.load_report.initialised == ()
+    assert not again.load_report.ignored
+    assert len(caplog.record_tuples) == 1
+
+
+def test_head_with_a_hidden_layer_is_fresh_on_a_file_without(tmp_path: Path) -> None:
+    """On a bare encoder, and on one with a classifier of one map, which is left out and said."""
+    write_checkpoint(tmp_path / "bare", disk_state(), HIDDEN)
+    report = BertForSequenceClassification.from_pretrained(tmp_path / "bare").load_report
+    assert report is not None
+    assert set(report.initialised) == OF_HIDDEN
+    assert not report.ignored
+
+    plain = disk_state(BertForTokenClassification)
+    write_checkpoint(tmp_path / "plain", plain, HIDDEN)
+    why = {False: "of a head of another form", True: "initialised afresh, as asked"}
+    for new_head in (False, True):
+        folder = tmp_path / "plain"
+        model = BertForTokenClassification.from_pretrained(folder, new_head=new_head)
+        report = model.load_report
+        assert report is not None
+        assert set(report.initialised) == OF_HIDDEN
+        assert report.ignored == dict.fromkeys(
+            ["classifier.bias", "classifier.weight"], why[new_head]
+        )
+
+
+def test_head_with_a_hidden_layer_that_has_no_place_is_left_out_and_said(tmp_path: Path) -> None:
+    state = disk_state(BertForSequenceClassification, HIDDEN)
+    write_checkpoint(tmp_path, state, ONE)
+    report = BertModel.from_pretrained(tmp_path).load_report
+    assert report is not None
+    assert report.ignored == dict.fromkeys(sorted(OF_HIDDEN), "head of another task")
+    report = BertForSequenceClassification.from_pretrained(tmp_path).load_report
+    assert report is not None
+    assert set(report.initialised) == {"classifier.weight", "classifier.bias"}
+    assert report.ignored == dict.fromkeys(sorted(OF_HIDDEN), "of a head of another form")
+
+
+@pytest.mark.parametrize("name", sorted(OF_HIDDEN))
+def test_head_with_a_hidden_layer_that_is_there_in_part_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    state = disk_state(BertForSequenceClassification, HIDDEN)
+    del state[name]
+    write_checkpoint(tmp_path, state, HIDDEN)
+    assert refusal(tmp_path, BertForSequenceClassification).startswith(f"{tmp_path}: lacks {name};")
+
+
+def test_hidden_layer_of_another_width_is_refused_unless_made_afresh(tmp_path: Path) -> None:
+    state = disk_state(BertForSequenceClassification, HIDDEN)
+    write_checkpoint(tmp_path, state, replace(HIDDEN, classifier_hidden_size=6))
+    assert "new_head=True" in refusal(tmp_path, BertForSequenceClassification)
+    model = BertForSequenceClassification.from_pretrained(tmp_path, new_head=True)
+    assert model.load_report is not None
+    assert set(model.load_report.initialised) == OF_HIDDEN
+
+
 @pytest.mark.parametrize("bias", ["none", "equal"])
 def test_new_masked_lm_head_accounts_for_the_tied_decoder_of_the_file(
     bias: Any, tmp_path: Path
@@ -876,9 +966,11 @@ def files(draw: st.DrawFn) -> tuple[type[Any], type[Any], dict[str, Tensor], Ber
     """A class, a file of another class in any of the dialects there are, and its configuration."""
     kind, saved = draw(st.sampled_from(CLASSES)), draw(st.sampled_from(CLASSES))
     tied, prefixed, old, buffers, pooler, decoder = (draw(st.booleans()) for _ in range(6))
+    saved_width, width = (draw(st.sampled_from([None, 5])) for _ in range(2))
     with unchanged_random():
         config = replace(ONE, tie_word_embeddings=tied, labels=("a", "b"))
-        state = disk_state(saved, config)
+        state = disk_state(saved, replace(config, classifier_hidden_size=saved_width))
+        config = replace(config, classifier_hidden_size=width)
     if kind is BertForMultipleChoice or saved is BertForMultipleChoice:
         # One output there, one for each label elsewhere: of different shapes, refused.
         state = {name: tensor for name, tensor in state.items() if "classifier" not in name}

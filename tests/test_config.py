@@ -159,6 +159,22 @@ def test_dropouts_take_0_and_just_below_1(value: float) -> None:
     assert config.hidden_dropout_prob == config.head_dropout == value
 
 
+@pytest.mark.parametrize("value", [0, -1, 2.0, "12", True, [1], 1048577])
+def test_classifier_hidden_size_is_an_integer_within_bounds_or_null(value: object) -> None:
+    expected = (
+        f"classifier_hidden_size is {value!r}, expected an integer from 1 to 1048576, or null"
+    )
+    assert refusal(classifier_hidden_size=value) == expected
+
+
+@pytest.mark.parametrize("value", [1, 128, 1048576])
+def test_classifier_hidden_size_is_written_where_it_is_set(value: int) -> None:
+    config = BertConfig.from_dict({"classifier_hidden_size": value})
+    assert config.to_dict() == {**BERT_BASE, "classifier_hidden_size": value}
+    assert BertConfig.from_dict(config.to_dict()) == config
+    assert BertConfig.from_dict({"classifier_hidden_size": None}).to_dict() == BERT_BASE
+
+
 @pytest.mark.parametrize("key", ["layer_norm_eps", "initializer_range"])
 @pytest.mark.parametrize("value", [0, 0.0, -1e-12, "1e-12", None, True, float("nan"), float("inf")])
 def test_eps_and_initializer_range_are_positive_numbers(key: str, value: object) -> None:

@@ -20,7 +20,9 @@ from minibert.heads import (
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
+    HiddenClassifier,
     Predictions,
+    last_linear,
 )
 from minibert.layout import Packed, pack
 from minibert.model import BertModel, explicit_attention, set_attention
@@ -42,9 +44,11 @@ POOLED = (
     BertForPreTraining,
     BertForSequenceClassification,
 )
+WITH_HIDDEN = (BertForSequenceClassification, BertForTokenClassification)
 WITH_DROPOUT = (BertForMultipleChoice, BertForSequenceClassification, BertForTokenClassification)
 
 IDS = torch.tensor([[1, 5, 6, 2], [1, 7, 2, 0]])
+HIDDEN = replace(TINY, classifier_hidden_size=5)
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
 TYPES = torch.tensor([[0, 0, 1, 1], [0, 2, 2, 0]])
 
@@ -157,6 +161,49 @@ def test_token_classification_is_one_linear_map_of_each_token() -> None:
     close(out.logits, hidden @ model.classifier.weight.T + model.classifier.bias)
 
 
+def test_hidden_classifier_is_as_worked_by_hand() -> None:
+    config = replace(TINY, hidden_size=2, num_attention_heads=1, hidden_dropout_prob=0.0)
+    head = HiddenClassifier(config, 2)
+    with torch.no_grad():
+        head.hidden.weight.copy_(torch.tensor([[1.0, -1.0], [0.5, 0.0]]))
+        head.hidden.bias.copy_(torch.tensor([1.0, -2.0]))
+        head.output.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 4.0]]))
+        head.output.bias.copy_(torch.tensor([0.0, 10.0, 20.0]))
+    # (2, 3) -> (2 - 3 + 1, 1 - 2) = (0, -1) -> tanh (0, -0.7615942) -> (0, 10 - …, 20 - 4 · …).
+    logits = head(torch.tensor([2.0, 3.0]))
+    close(logits, torch.tensor([0.0, 9.2384058, 16.9536234]))
+
+
+@pytest.mark.parametrize("head", WITH_HIDDEN)
+def test_classifier_with_a_hidden_layer_is_two_linear_maps(head: type[Any]) -> None:
+    model = made(head, HIDDEN)
+    out = model(IDS, MASK, TYPES)
+    encoded = model.bert(IDS, MASK, TYPES)
+    below = encoded.pooler_output if head in POOLED else encoded.last_hidden_state
+    hidden, output = model.classifier.hidden, model.classifier.output
+    assert (hidden.weight.shape, output.weight.shape) == ((5, 4), (3, 5))
+    inner = torch.tanh(below @ hidden.weight.T + hidden.bias)
+    close(out.logits, inner @ output.weight.T + output.bias)
+    assert out.logits.shape == (*below.shape[:-1], 3)
+
+
+def test_last_linear_gives_the_logits() -> None:
+    for head in WITH_DROPOUT:
+        model = made(head)
+        assert last_linear(model) is model.classifier
+    for head in WITH_HIDDEN:
+        model = made(head, HIDDEN)
+        last = last_linear(model)
+        assert last.weight.shape == (3, 5)
+        with torch.no_grad():
+            before = model(IDS, MASK, TYPES).logits
+            last.weight.mul_(2)
+            last.bias.mul_(2).add_(1)
+            close(model(IDS, MASK, TYPES).logits, 2 * before + 1)
+    with pytest.raises(TypeError, match=r"^BertForMaskedLM has no classifier, expected a network"):
+        last_linear(made(BertForMaskedLM))
+
+
 def test_question_answering_gives_start_then_end() -> None:
     model = made(BertForQuestionAnswering)
     out = model(IDS, MASK, TYPES)
@@ -213,10 +260,14 @@ def test_heads_have_a_pooler_only_where_it_is_used(head: type[Any]) -> None:
     assert (head(TINY).bert.pooler is not None) == (head in POOLED)
 
 
+@pytest.mark.parametrize("width", [None, 60])
 @pytest.mark.parametrize("head", HEADS)
-def test_new_heads_are_initialised_as_a_new_bert(head: type[Any]) -> None:
+def test_new_heads_are_initialised_as_a_new_bert(head: type[Any], width: int | None) -> None:
     torch.manual_seed(0)
-    config = replace(TINY, hidden_size=100, initializer_range=0.3, tie_word_embeddings=False)
+    config = replace(
+        TINY, hidden_size=100, initializer_range=0.3, tie_word_embeddings=False,
+        classifier_hidden_size=width,
+    )  # fmt: skip
     for name, parameter in head(config).named_parameters():
         if name.endswith("bias"):
             assert bool((parameter == 0).all()), name
@@ -246,6 +297,34 @@ def test_classifiers_drop_what_they_read_while_training(head: type[Any]) -> None
     assert not bool((model.eval()(*inputs).logits == model.classifier.bias).any())
 
 
+@pytest.mark.parametrize("head", WITH_HIDDEN)
+def test_hidden_layers_drop_in_front_and_behind_while_training(head: type[Any]) -> None:
+    plain = replace(HIDDEN, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    config = replace(plain, classifier_dropout=0.4)
+    assert head(config).dropout.p == head(config).classifier.dropout.p == 0.4
+    model = made(head, plain).train()
+    classifier = model.classifier
+    model.dropout = nn.Dropout(1.0)  # nothing of the encoder is left
+    expected = classifier.output(torch.tanh(classifier.hidden.bias)).expand(2, 3)
+    logits = model(IDS, MASK, TYPES).logits
+    close(logits if head in POOLED else logits[:, 0], expected)
+    model.dropout, classifier.dropout = nn.Dropout(0.0), nn.Dropout(1.0)
+    assert bool((model(IDS, MASK, TYPES).logits == classifier.output.bias).all())
+    assert not bool((model.eval()(IDS, MASK, TYPES).logits == classifier.output.bias).any())
+
+
+def test_hidden_layer_drops_behind_the_tanh() -> None:
+    """What is left is twice as large: more than any tanh."""
+    head = HiddenClassifier(replace(TINY, hidden_dropout_prob=0.5), 3)
+    with torch.no_grad():
+        head.hidden.bias.fill_(3.0)
+        head.output.weight.copy_(torch.eye(3))
+        head.output.bias.zero_()
+    torch.manual_seed(0)
+    values = head(torch.zeros(50, 4)).unique()
+    close(values, torch.tensor([0.0, 2 * math.tanh(3.0)]))
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_heads_are_random_in_training_only(head: type[Any]) -> None:
     model = made(head, replace(TINY, hidden_dropout_prob=0.5))
@@ -257,9 +336,10 @@ def test_heads_are_random_in_training_only(head: type[Any]) -> None:
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("config", [TINY, HIDDEN], ids=["plain", "hidden"])
 @pytest.mark.parametrize("head", PLAIN)
-def test_heads_take_packed_tokens(head: type[Any]) -> None:
-    model = made(head)
+def test_heads_take_packed_tokens(head: type[Any], config: BertConfig) -> None:
+    model = made(head, config)
     padded = model(IDS, MASK, TYPES)
     ids, layout = pack(IDS, MASK)
     types, _ = pack(TYPES, MASK)

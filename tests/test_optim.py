@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,6 +156,18 @@ def test_groups_give_each_layer_the_rate_worked_by_hand() -> None:
     assert found == {
         **{name: (rate, 0.01, 0.001) for name, rate in decayed.items()},
         **{name: (rate, 0.0, 0.0) for name, rate in plain.items()},
+    }
+
+
+def test_hidden_layer_of_a_classifier_has_the_rate_of_the_head() -> None:
+    model = heads.BertForTokenClassification(replace(TINY, classifier_hidden_size=5))
+    found = rates(parameter_groups(model, learning_rate=1.0, head_learning_rate=9.0))
+    of_head = {name: found[name] for name in found if found[name][0] == 9.0}
+    assert of_head == {
+        "classifier.hidden.weight": (9.0, 0.01, 0.0),
+        "classifier.hidden.bias": (9.0, 0.0, 0.0),
+        "classifier.output.weight": (9.0, 0.01, 0.0),
+        "classifier.output.bias": (9.0, 0.0, 0.0),
     }
 
 

@@ -449,6 +449,40 @@ def test_transformers_opens_what_save_pretrained_writes(name: str, tmp_path: Pat
             assert getattr(theirs.config, key) == value, key
 
 
+# As wide as the labels are many and as the encoder is wide too, where shapes would fit by chance.
+@pytest.mark.parametrize("width", [5, 3, 40])
+@pytest.mark.parametrize("name", ["BertForSequenceClassification", "BertForTokenClassification"])
+def test_transformers_says_that_it_has_no_hidden_layer_of_a_classifier(
+    name: str, width: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It opens the encoder, leaves our classifier out, and makes one of its own: all three said."""
+    case = small_case(name)
+    case = replace(case, config=replace(case.config, classifier_hidden_size=width))
+    ours = our_model(name, case, torch.float32)
+    ours.save_pretrained(tmp_path)
+    assert "for which transformers has no place" in caplog.text
+    caplog.clear()
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        theirs, info = theirs_named(name).from_pretrained(tmp_path, output_loading_info=True)
+    finally:
+        logger.removeHandler(caplog.handler)
+    own = {
+        f"classifier.{part}.{kind}" for part in ("hidden", "output") for kind in ("weight", "bias")
+    }
+    assert info.pop("unexpected_keys") == own
+    assert info.pop("missing_keys") == {"classifier.weight", "classifier.bias"}
+    assert not any(info.values()), info
+    (said,) = [record for record in caplog.records if "MISSING" in record.getMessage()]
+    assert said.levelno >= logging.WARNING
+    assert all(key in said.getMessage() for key in (*own, "classifier.weight", "UNEXPECTED"))
+    assert_identical(
+        {key: values for key, values in theirs.state_dict().items() if "classifier" not in key},
+        {key: values for key, values in to_disk(ours.state_dict()).items() if key not in own},
+    )
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_from_pretrained_opens_what_transformers_saves(name: str, tmp_path: Path) -> None:
     case = small_case(name)

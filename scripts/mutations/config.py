@@ -18,4 +18,10 @@ EDITS = (
     ('"model_type": ((None, "bert"),', '"model_type": ((None, "bert", "roberta"),'),
     ("if set(id2label) != {str(index) for index in range(len(id2label))}:", "if False:"),
     ('"position_embedding_type": ((None, "absolute"),', '"position_embedding": ((None,),'),
+    ("fits = size is None or (_is_integer(size, at_least=1) and size <= largest)", "fits = True"),
+    ("if self.classifier_hidden_size is None:", "if False:"),
+    (
+        "if self.classifier_hidden_size is None:",
+        'if values.pop("classifier_hidden_size", None) and False:',
+    ),
 )
