@@ -179,6 +179,13 @@ def test_jsonl_of_lists_is_multilabel(proposed: Propose, small: Path) -> None:
     assert found.read(small).labels == ("fear", "joy")
 
 
+def test_labels_that_json_writes_as_text_are_told(proposed: Propose) -> None:
+    made = [{"text": sentence(i), "label": str(i % 2)} for i in range(30)]
+    assert "The labels are numbers written as text." in proposed(made, "a.jsonl").said
+    table = rows(["text", "label"], sentence, ["0", "1"])
+    assert "written as text" not in proposed(table).said
+
+
 def test_tags_are_read_off_conll_and_jsonl(proposed: Propose, small: Path) -> None:
     lines = [f"{word}\t{'B-x' if word == 'film' else 'O'}" for word in sentence(1).split()]
     found = proposed("\n\n".join(["\n".join(lines)] * 12 + ["a\tO"]), "a.conll")
@@ -210,7 +217,7 @@ def test_options_decide(proposed: Propose, small: Path) -> None:
         proposed(table, labels=["knid"])
     with pytest.raises(LabelError, match="the data has 5 labels"):
         proposed(table, labels=["stars"], task="binary")
-    with pytest.raises(DataError, match="expected numbers for task regression"):
+    with pytest.raises(DataError, match=r"a\.csv: the label in .* expected numbers for task"):
         proposed(table, labels=["kind"], task="regression")
 
 
