@@ -1,6 +1,7 @@
 """Measures minibert beside its peers: the same texts, the same threads, interleaved in one run.
 
     python scripts/benchmark.py --data FOLDER [--workloads W1,W5] [--rounds 7] [--distinct]
+    python scripts/benchmark.py --data FOLDER --workloads W6 [--updates 80 | --epochs 3]
 
 Each contender runs in a process of its own, with the Python of its own environment, and waits while
 another one works; a round runs each once, and what counts is the ratio of two contenders within a
@@ -8,6 +9,7 @@ round, for the speed of a shared machine drifts.  Accuracy stands beside every s
 
     W1  2,000 real sentences (sst2, stsb), texts in, vectors out
     W5  a fresh process that embeds one sentence, beside one that only imports torch
+    W6  fine-tuning on sst2, beside the Trainer of transformers, in bfloat16 and float32
     trace  a network that has been traced, and one that is, beside one that never was
 
 A peer is added by a function in PEERS that loads it and returns what embeds a list of texts.
@@ -82,6 +84,21 @@ def main() -> None:
         python = pythons.get("minibert", sys.executable)
         print("\nW5: a fresh process that embeds one sentence\n")
         compare_cold(python, arguments.model, arguments.rounds, env)
+    if "W6" in arguments.workloads:
+        from benchmark_finetuning import compare_finetuning
+
+        from minibert.weights import resolve
+
+        print(f"\nW6: fine-tuning on sst2, {arguments.model}, {arguments.threads} threads")
+        compare_finetuning(
+            resolve(arguments.model),
+            Path(arguments.data),
+            updates=arguments.updates,
+            epochs=arguments.epochs,
+            rounds=arguments.rounds,
+            pythons=pythons,
+            env=env,
+        )
     if "trace" in arguments.workloads:
         print("\ntrace: one batch of 16 texts, with the stages of the network captured and not\n")
         compare_tracing(arguments.model, arguments.rounds, arguments.threads)
@@ -98,6 +115,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--distinct", action="store_true", help="W1 without the sentences that occur before"
     )
+    parser.add_argument("--updates", type=int, default=80, help="W6: updates of a run")
+    parser.add_argument(
+        "--epochs", type=float, help="W6: epochs over all of sst2, in place of --updates"
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument(
         "--python",
@@ -109,8 +130,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--texts", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if "W1" in arguments.workloads and not arguments.worker and not arguments.data:
-        parser.error("W1 needs --data, or MINIBERT_DATA, with the folders sst2 and stsb")
+    needing = {"W1", "W6"} & set(arguments.workloads)
+    if needing and not arguments.worker and not arguments.data:
+        parser.error("W1 and W6 need --data, or MINIBERT_DATA, with the folders sst2 and stsb")
     return arguments
 
 
