@@ -28,6 +28,7 @@ from minibert.model import BertModel
 from minibert.training.batches import drawn, epoch_batches, portions
 from minibert.training.examples import Batch, Examples, collate
 from minibert.training.losses import IGNORED, LossSum
+from minibert.training.memory import freed_memory_kept
 from minibert.training.metrics import LOWER_IS_BETTER, is_better
 from minibert.training.optim import PRESETS, SGD, AdamW, clip_gradients, parameter_groups
 from minibert.training.processes import Processes, current
@@ -171,6 +172,7 @@ class Trainer:
             )
         self.scale = LossScale() if settings.precision == "fp16" else None
 
+    @freed_memory_kept()
     def run(self) -> None:
         """All updates that are left, with evaluations and checkpoints in between."""
         settings = self.run_config.training
