@@ -21,16 +21,14 @@ from torch import Tensor, nn
 
 from minibert import BertForSequenceClassification, BertForTokenClassification
 from minibert.errors import MinibertError
-from minibert.training import run
-from minibert.training.dataset import Dataset
+from minibert.training import evaluation as measuring
+from minibert.training.evaluation import Evaluation
 from minibert.training.examples import Batch, Examples
 from minibert.training.loop import Observer, StepRecord, Trainer
 from minibert.training.losses import LossSum
-from minibert.training.problems import Problems
 from minibert.training.processes import Processes, current, together
-from minibert.training.run import Evaluation
 from minibert.training.run_config import RunConfig
-from minibert.training.tasks import task_of
+from minibert.training.text_task import text_task
 
 LABELS = ("no", "yes", "maybe")
 SGD = {"name": "sgd", "learning_rate": 0.05}
@@ -105,7 +103,7 @@ def trainer(case: str | dict[str, Any], *, dropout: float = 0.0, **more: Any) ->
     )
     kind = BertForTokenClassification if chosen.task == "tokens" else BertForSequenceClassification
     train = examples(chosen.task)
-    objective = task_of(chosen, LABELS, train.targets).objective
+    objective = text_task(chosen, LABELS, train.targets).objective
     if isinstance(case, str) and case.startswith("contrastive"):
         objective = contrastive
     return Trainer(kind(config), objective, train, chosen, **more)
@@ -240,13 +238,13 @@ def overflowing(folder: Path, processes: Processes) -> None:
 def evaluation() -> Evaluation:
     """Of all examples."""
     found = examples()
-    task = task_of(settings({}), LABELS, found.targets)
-    return Evaluation(task, Dataset(LABELS, found, None, None, Problems(), "", {}), found)
+    task = text_task(settings({}), LABELS, found.targets)
+    return Evaluation(task, LABELS, found)
 
 
 def evaluated(folder: Path, processes: Processes) -> None:
     """Figures of a network that has not learnt anything, of batches of three."""
-    run._EVALUATION_BATCH = 3
+    measuring._BATCH = 3
     figures = evaluation()(trainer("classes").model.eval())
     (folder / f"{processes.rank}.json").write_text(json.dumps(figures))
 
