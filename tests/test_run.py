@@ -253,7 +253,7 @@ def test_single_label_trains_and_is_told_of(
     rows = [{**row, "label": "pos"} for row in sentences(12)]
     outcome = train(settings(small, tmp_path, task, data={"train": rows}))
     assert outcome.finished
-    said = "all training examples have the label 'pos': no other is learnt\n"
+    said = "warning: every row of train is 'pos': nothing else can be learnt\n"
     assert said in capfd.readouterr().err
     assert outcome.validation is not None
     assert outcome.validation.figures["accuracy"] == 1.0
@@ -274,7 +274,7 @@ def test_updates_without_any_label_are_skipped_and_counted(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "minibert.training.dataset.aligned",
+            "minibert.training.encoding.aligned",
             lambda tags, ids, every: [-100] * len(ids) if tags == [0] else [-100, tags[0], -100],
         )
         assert cli.main(["train", str(tmp_path / "run.toml")]) == 0

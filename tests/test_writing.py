@@ -17,12 +17,15 @@ from strategies import TINY
 from minibert import BertForSequenceClassification, Tokenizer
 from minibert.errors import MinibertError
 from minibert.files import sweep
+from minibert.prediction.settings import PredictionSettings
 from minibert.training import run as runs
 from minibert.training.loop import StepRecord, Trainer
 from minibert.training.problems import Problems
 from minibert.training.reporters import Log
 from minibert.training.rows import Place
+from minibert.training.run_config import RunConfig
 from minibert.training.state import load_state, prune, save_state, steps
+from minibert.training.text_task import text_task
 
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdef"]
 
@@ -104,7 +107,9 @@ def a_model(folder: Path, version: int) -> None:
 
 
 def a_model_with_results(folder: Path, version: int) -> None:
-    runs.save(folder, a_network(version), a_tokenizer(version), {"best_step": version})
+    task = text_task(RunConfig.from_dict({"task": "multiclass"}), ("a", "b"), [0, 1])
+    asked = PredictionSettings(task="multiclass", max_length=16)
+    runs.save(folder, task, a_network(version), a_tokenizer(version), asked, {"best_step": version})
 
 
 NOBODY = object.__new__(Trainer)

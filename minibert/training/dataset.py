@@ -78,7 +78,7 @@ def read_dataset(run: RunConfig, tokenizer: Tokenizer) -> Dataset:
         problems=problems,
         identity=digest,
         split=sides,
-        notes=notes + _balance(run, labels, good_rows["train"][1]),
+        notes=[*_header_note(run), *notes, *_balance(run, labels, good_rows["train"][1])],
     )
 
 
@@ -155,6 +155,20 @@ def _good(
     return [rows[i] for i in kept], [targets[i] for i in kept]
 
 
+def _header_note(run: RunConfig) -> list[str]:
+    """A line where columns are chosen by number though the first row is taken for their names."""
+    data = run.data
+    label = data.label if isinstance(data.label, list) else [data.label]
+    by_number = any(name.isdecimal() for name in [*_text_columns(run), *label])
+    has_header = data.header and data.format in (None, "csv", "tsv")
+    if not (by_number and has_header) or not isinstance(data.train, str):
+        return []
+    return [
+        "columns are chosen by number, and the first row of each file is taken for their names; "
+        "set data.header = false where it is a row like the others"
+    ]
+
+
 def _balance(run: RunConfig, labels: tuple[str, ...], targets: Sequence[Any]) -> list[str]:
     """Lines about how often each label occurs, and what to set where some hardly do."""
     if run.task not in ("binary", "multiclass", "multilabel") or not labels:
@@ -164,6 +178,12 @@ def _balance(run: RunConfig, labels: tuple[str, ...], targets: Sequence[Any]) ->
     shown = sorted(zip(found, labels, strict=True), reverse=True)
     listed = ", ".join(f"{name} {n:,}" for n, name in shown[:8])
     lines = [f"labels: {listed}{', …' if len(shown) > 8 else ''}"]
+    joined = [name for name in labels if any(mark in name for mark in ",;|")]
+    if run.task == "multilabel" and run.data.label_separator is None and joined:
+        lines.append(
+            f"warning: {joined[0]!r} is taken for one label; if it is several, set "
+            "data.label_separator"
+        )
     if sum(n > 0 for n in found) == 1 and run.task != "multilabel":
         lines.append(f"warning: every row of train is {shown[0][1]!r}: nothing else can be learnt")
     elif shown[0][0] > 4 * shown[-1][0]:
