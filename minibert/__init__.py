@@ -34,6 +34,8 @@ _HOME = {
     "TokenTagger": "prediction.tagger",
     "QuestionAnswerer": "prediction.answerer",
     "MaskFiller": "prediction.filler",
+    "RunConfig": "training.run_config",
+    "train": "training.run",
     "MinibertError": "errors",
 }
 
@@ -70,6 +72,8 @@ if TYPE_CHECKING:
     from minibert.prediction.settings import PredictionSettings as PredictionSettings
     from minibert.prediction.tagger import TokenTagger as TokenTagger
     from minibert.tokenizer import Tokenizer as Tokenizer
+    from minibert.training.run import train as train
+    from minibert.training.run_config import RunConfig as RunConfig
 
 
 def __getattr__(name: str) -> object:

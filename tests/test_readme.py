@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from minibert import (
+    BertForMaskedLM,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+    Tokenizer,
+)
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TRAINING = ("init", "train", "evaluate", "classify", "tag", "answer", "fill-mask")
 COMMANDS = re.findall(r"^\| `(minibert [^`]+)` \|", README, re.MULTILINE)
 
 
@@ -47,7 +55,7 @@ def test_first_command_prints_a_ranked_search() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", blocks("python"), ids=["embed", "head"])
+@pytest.mark.parametrize("block", blocks("python"), ids=["embed", "train", "head"])
 def test_python_example_prints_what_it_says(block: str, tmp_path: Path) -> None:
     result = run(sys.executable, "-c", block, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -66,9 +74,34 @@ def test_readme_names_every_command() -> None:
     assert names == {command.split()[1] for command in COMMANDS}
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the commands of fine-tuning speak of: rows, a run file, a run, models."""
+    folder = tmp_path_factory.mktemp("trained")
+    kinds = [("What a joy to watch", "good"), ("A waste of time", "bad")]
+    rows = [f'"{text}, number {i}.",{label}' for i in range(12) for text, label in kinds]
+    (folder / "reviews.csv").write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+    proposed = run(sys.executable, "-m", "minibert", "init", "reviews.csv", cwd=folder)
+    assert proposed.returncode == 0, proposed.stderr
+    (folder / "run.toml").write_text(proposed.stdout, encoding="utf-8")
+    result = run(sys.executable, "-m", "minibert", "train", "run.toml", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    heads = {
+        "names": BertForTokenClassification, "answers": BertForQuestionAnswering,
+        "words": BertForMaskedLM,
+    }  # fmt: skip
+    for name, head in heads.items():
+        labels = ["O", "B-person", "I-person"] if name == "names" else None
+        head.from_pretrained("all-MiniLM-L6-v2", labels=labels).save_pretrained(folder / name)
+        Tokenizer.from_pretrained("all-MiniLM-L6-v2").save_pretrained(folder / name)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_works_from_any_folder(command: str, tmp_path: Path) -> None:
+def test_command_works_from_any_folder(command: str, tmp_path: Path, trained: Path) -> None:
+    if command.split()[1] in TRAINING:
+        tmp_path = trained
     lines = ["A cat sleeps on the sofa.", "The bridge is closed.", "Dogs bark.", "A query, really."]
     for name in ("texts.txt", "docs.txt"):
         (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
