@@ -98,6 +98,9 @@ def test_labels_before_a_blank_are_seen(tmp_path: Path) -> None:
     )
     assert "30 lines begin with one of 2 words, such as 'pos', 'neg'" in evidence
     assert sniff(write(tmp_path, f"{lines}alone\n")).dialect.format == "txt"
+    many = "".join(f"word{n % 5} and a text {n}\n" for n in range(20))
+    assert sniff(write(tmp_path, many)).dialect.format == "txt"
+    assert sniff(write(tmp_path, many + many)).dialect.columns == 2
 
 
 def test_other_formats_are_seen(tmp_path: Path) -> None:
@@ -105,6 +108,7 @@ def test_other_formats_are_seen(tmp_path: Path) -> None:
     dialect, evidence = proposal(tmp_path, "EU NNP B-ORG\nis VB O\n\n# x\nok JJ O\n")
     assert (dialect.format, dialect.columns) == ("conll", 3)
     assert "The last column holds tags, such as 'B-ORG'." in evidence
+    assert proposal(tmp_path, "O\nB-ORG\n\nO\n")[0].format == "txt"
     dialect, evidence = proposal(tmp_path, "Some prose, here.\nAnd more.\n\n\nThe end\n")
     assert dialect == Dialect("txt")
     assert "3 lines of text; empty lines make 2 documents" in evidence
@@ -120,6 +124,9 @@ def test_folders_and_archives_are_seen(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "r.zip", "w") as file:
         file.writestr("a.csv", "text,n\na,1\n")
     assert sniff(tmp_path / "r.zip").dialect.format == "csv"
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as file:
+        file.writestr("a.data", "text,n\na,1\n")
+    assert sniff(tmp_path / "s.zip").dialect.format == "csv"
     with zipfile.ZipFile(tmp_path / "r.zip", "a") as file:
         file.writestr("b/c.txt", "text")
     assert sniff(tmp_path / "r.zip").dialect.format == "folders"
