@@ -110,8 +110,12 @@ def test_temperature_divides_the_logits(tokenizer: Tokenizer) -> None:
     found = by_hand(tokenizer, temperature=2.0).answer("who ?", "anna smith in")
     total = math.exp(4) + 2
     assert found.score == pytest.approx((math.exp(4) / total) ** 2, rel=1e-5)
-    sure = by_hand(tokenizer, temperature=2.0).answer("who ?", "in", no_answer=True, top_k=2)
-    assert sure.score == pytest.approx(0.25)
+    answerer = by_hand(tokenizer, temperature=2.0)
+    with torch.no_grad():  # [CLS] is as "anna", a start of logit 8
+        table = answerer.model.bert.embeddings.token.weight
+        table[tokenizer.cls_id] = table[tokenizer.token_to_id("anna") or 0]
+    none = answerer.answer("who ?", "in", no_answer=True)
+    assert none.score == pytest.approx(math.exp(4) / (math.exp(4) + 1) / 2, rel=1e-5)
 
 
 def test_context_of_nothing_has_no_answer(tokenizer: Tokenizer) -> None:

@@ -26,6 +26,7 @@ from minibert.model import BertModel
 from minibert.prediction.loading import (
     Saved,
     check_pairs,
+    checked_device,
     model_folder,
     open_saved,
     prepared,
@@ -157,6 +158,15 @@ def test_network_predicts_in_evaluation_mode(tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_pretrained(save_small(model, tmp_path))
     assert prepared(model, tokenizer) is model
     assert not model.training
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "nonsense"])
+def test_device_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^device is '{name}', which is not here: ") as caught:
+        checked_device(name)
+    assert "\n" not in str(caught.value)
+    assert checked_device("cpu") == "cpu"
+    assert checked_device("auto") in ("cpu", "cuda")
 
 
 @pytest.mark.parametrize(

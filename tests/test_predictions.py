@@ -225,6 +225,18 @@ def test_texts_that_are_cut_are_told(run: Callable[..., Outcome]) -> None:
     assert whole.err == ""
 
 
+def test_length_of_the_command_goes_before_that_of_the_model(
+    run: Callable[..., Outcome], models: Path
+) -> None:
+    asked = PredictionSettings(task="binary", max_length=30, window_overlap=15)
+    model = hand_made(BertForSequenceClassification, SENTIMENT, attends=True)
+    (models / "shared").mkdir()
+    save_small(model, models / "shared", asked)
+    done = run("classify", "shared", "good bad bad bad bad", "--max-length", "3")
+    assert done.out.startswith("pos\t")
+    assert "1 of 1 were longer" in done.err
+
+
 def test_score_prints_numbers(run: Callable[..., Outcome]) -> None:
     alone = run("score", "stars", "good").out
     assert float(alone) > 3

@@ -74,6 +74,7 @@ def test_names_of_one_logit_are_kept(tmp_path: Path) -> None:
         ({"task": "binary", "max_length": True}, "max_length is True, expected a whole number"),
         ({"task": "binary", "long_text": "cut"}, "long_text is 'cut', expected one of truncate"),
         ({"task": "binary", "window_overlap": -1}, "window_overlap is -1, expected a whole number"),
+        ({"task": "binary", "window_overlap": True}, "window_overlap is True, expected a whole"),
         (
             {"task": "binary", "max_length": 20, "window_overlap": 11},
             "window_overlap is 11, expected a whole number up to 10, half of max_length",
@@ -202,6 +203,15 @@ def test_length_is_that_of_the_tokenizer_up_to_the_positions(tmp_path: Path) -> 
 def test_sentence_transformers_compares_texts_of_its_recipe(minilm: Path) -> None:
     found = PredictionSettings.of(minilm)
     assert found == PredictionSettings(task="similarity", max_length=256, pairs=True)
+
+
+def test_head_goes_before_modules_of_sentence_transformers(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "BertForSequenceClassification", labels=1)
+    (folder / "modules.json").write_text("[]")
+    assert PredictionSettings.of(folder).task == "regression"
+    folder_of(tmp_path, "BertForNextSentencePrediction")
+    with pytest.raises(ConfigError, match="it is a BertForNextSentencePrediction"):
+        PredictionSettings.of(folder)
 
 
 def test_file_goes_before_what_the_checkpoint_says(tmp_path: Path) -> None:

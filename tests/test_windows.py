@@ -155,7 +155,7 @@ def test_token_is_taken_from_the_window_with_more_around_it() -> None:
     # Of 0 … 9 the windows [0, 6), [4, 10): 4 has one token behind it in the first, none before it
     # in the second, and 5 the other way round.
     assert clearest_windows([(0, 6), (4, 10)]).tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
-    # The end of the text is no lack of context; of equal windows the first is taken.
+    # Of equal windows the first is taken.
     assert clearest_windows([(0, 5), (2, 7), (4, 8)]).tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
 
 

@@ -86,7 +86,8 @@ def vote_of_presence(
 def clearest_windows(spans: Sequence[tuple[int, int]]) -> Int[Tensor, " tokens"]:
     """The window in which each token of a text has the most context on its poorer side.
 
-    The edges of the text itself are no lack of context.  Of equal windows it is the first.
+    Of equal windows it is the first.  The edges of the text itself count as those of a window: it
+    makes no difference, for of two windows that is nearer to the edge which shows more there too.
 
     Args:
         spans: (start, stop) of the windows, which cover the text in order.
@@ -95,10 +96,8 @@ def clearest_windows(spans: Sequence[tuple[int, int]]) -> Int[Tensor, " tokens"]
     chosen = torch.zeros(n_tokens, dtype=torch.long)
     context = torch.full((n_tokens,), -1)
     for number, (start, stop) in enumerate(spans):
-        place = torch.arange(start, stop)
-        before = place - start if start else torch.full_like(place, n_tokens)
-        behind = stop - 1 - place if stop < n_tokens else torch.full_like(place, n_tokens)
-        here = torch.minimum(before, behind)
+        place = torch.arange(stop - start)
+        here = torch.minimum(place, place.flip(0))
         better = here > context[start:stop]
         chosen[start:stop][better] = number
         context[start:stop][better] = here[better]
