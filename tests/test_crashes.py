@@ -282,6 +282,29 @@ def test_processes_that_start_from_nothing_are_killed_too(
             finished, newest = finished + 1, 0
 
 
+def test_second_process_on_a_run_is_refused_and_changes_nothing(
+    forked: Forked, small: Path, tmp_path: Path
+) -> None:
+    place = a_run(small, tmp_path, epochs=10**5)
+    first = command(place)
+    try:
+        while not steps(place.checkpoints):
+            assert first.poll() is None
+            time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)
+        before = place.made()
+        for how in ([], ["--resume"], ["--overwrite"]):
+            ended = forked.run("train", place.toml, *how)
+            assert_refused(ended, "run: another process is training there; wait for it, or stop")
+            assert place.made() == before
+    finally:
+        first.kill()
+    assert first.wait() == -signal.SIGKILL
+    place = a_run(small, tmp_path)  # the lock went with the process
+    ended = forked.run("train", place.toml, "--overwrite")
+    assert ended.status == 0, ended.err
+
+
 def test_overwriting_that_is_killed_keeps_the_earlier_model_until_the_new_one_is_there(
     forked: Forked, small: Path, whole: Place, tmp_path: Path
 ) -> None:

@@ -3,9 +3,8 @@
 import csv
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -332,31 +331,191 @@ def test_two_processes_do_not_share_a_folder(small: Path, tmp_path: Path) -> Non
     run = settings(small, tmp_path, "binary", data={"train": sentences()})
 
     class Second(Observer):
-        said = ""
+        said: tuple[str, ...] = ()
 
         def after_update(self, trainer: Trainer, record: StepRecord) -> None:
             if record.step == 1:
-                code = (
-                    "import sys; from pathlib import Path; from minibert.training.run import *\n"
-                    "with run_folder(Path(sys.argv[1]), resume=True, overwrite=False): pass"
-                )
-                result = subprocess.run(
-                    [sys.executable, "-c", code, str(tmp_path / "run")],
-                    capture_output=True, text=True, check=False,
-                )  # fmt: skip
-                self.said = result.stderr
+                for how in ({}, {"resume": True}, {"overwrite": True}):
+                    with pytest.raises(RunError) as caught:
+                        train(run, **how)
+                    self.said += (str(caught.value),)
 
     second = Second()
-    train(run, observers=[second])
-    assert "another process is training there" in second.said
+    assert train(run, observers=[second]).finished
+    assert len(second.said) == 3
+    for said in second.said:
+        assert said == (
+            f"{tmp_path / 'run'}: another process is training there; wait for it, or stop it"
+        )
 
 
-# ---- stopped and killed
+# ---- gone on with, and what was changed
+
+
+def command(capfd: pytest.CaptureFixture[str], folder: Path, *args: str) -> tuple[int, str]:
+    """The command's exit status, and what it says on standard error."""
+    capfd.readouterr()
+    code = cli.main(["train", str(folder / "run.toml"), *args])
+    return code, capfd.readouterr().err
+
+
+def a_short_run(small: Path, folder: Path) -> Path:
+    """A run of eight updates, made up to the fourth."""
+    folder.mkdir(exist_ok=True)
+    write_csv(folder / "train.csv", sentences(20))
+    (folder / "run.toml").write_text(
+        f'task = "binary"\nmodel = "{small}"\n[data]\ntrain = "train.csv"\nvalidation = 0.2\n'
+        "[training]\nepochs = 2\nbatch_size = 4\nseed = 7\nsave_every = 2\n"
+        '[optimizer]\nlearning_rate = 1e-2\n[schedule]\nname = "linear"\n'
+    )
+
+    class Stop(Observer):
+        def after_update(self, trainer: Trainer, record: StepRecord) -> None:
+            trainer.stopping = record.step == 4
+
+    outcome = train(RunConfig.from_file(folder / "run.toml"), observers=[Stop()])
+    assert not outcome.finished
+    assert outcome.validation is outcome.test is None
+    return folder
+
+
+CHANGES = [
+    ("seed = 7", "seed = 8", "training.seed is 8, was 7"),
+    ("batch_size = 4", "batch_size = 5", "training.batch_size is 5, was 4"),
+    ("epochs = 2", "epochs = 3", "training.epochs is 3.0, was 2.0"),
+    ('"linear"', '"cosine"', "schedule.name is 'cosine', was 'linear'"),
+    ("validation = 0.2", "validation = 0.3", "data.validation is 0.3, was 0.2"),
+    ("1e-2", "1e-3", "optimizer.learning_rate is 0.001, was 0.01"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "said"), CHANGES, ids=[new for _, new, _ in CHANGES])
+def test_resuming_a_changed_run_is_refused_unless_changes_are_allowed(
+    old: str, new: str, said: str, small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = a_short_run(small, tmp_path)
+    before = files(folder / "run")
+    toml = (folder / "run.toml").read_text()
+    assert toml.count(old) == 1
+    (folder / "run.toml").write_text(toml.replace(old, new))
+    code, err = command(capfd, folder, "--resume")
+    line = err.splitlines()[-1]
+    assert code == 2
+    assert line.startswith("minibert: ")
+    assert f"is of another run, expected the same: {said}" in line
+    assert "go on all the same by --allow-changes" in line
+    assert files(folder / "run") == before
+    code, err = command(capfd, folder, "--resume", "--allow-changes")
+    assert code == 0
+    assert f"gone on with all the same: {said}\n" in err
+    figures = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+    found = [line["step"] for line in figures if "loss" in line]
+    assert found == list(range(1, len(found) + 1))
+    assert (folder / "run" / "model" / "model.safetensors").exists()
+    assert json.loads((folder / "run" / "run.json").read_bytes()) == (
+        RunConfig.from_file(folder / "run.toml").to_dict()
+    )
+    assert command(capfd, folder, "--resume")[0] == 0  # it is this run now
+
+
+def test_resuming_with_other_data_or_another_model_is_refused_unless_allowed(
+    small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = a_short_run(small, tmp_path / "here")
+    other = BertModel.from_pretrained(small)
+    with torch.no_grad():
+        other.embeddings.token.weight[7, 0] += 1.0
+    other.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "vocab.txt").write_bytes((small / "vocab.txt").read_bytes())
+    toml = (folder / "run.toml").read_text()
+    (folder / "run.toml").write_text(toml.replace(str(small), str(tmp_path / "model")))
+    rows = sentences(20)
+    rows[3]["text"] += " bad"
+    write_csv(folder / "train.csv", rows)
+    code, err = command(capfd, folder, "--resume")
+    assert code == 2
+    assert f"model is '{tmp_path / 'model'}', was '{small}'; data changed; model changed; " in err
+    code, err = command(capfd, folder, "--resume", "--allow-changes")
+    assert code == 0
+    for said in ("data changed", "model changed"):
+        assert f"gone on with all the same: {said}\n" in err
+    assert "the best evaluation is looked for anew" in err
+
+
+def test_resuming_what_is_not_there_never_starts_anew(
+    small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = a_short_run(small, tmp_path / "here")
+    shutil.rmtree(folder / "run" / "checkpoints")
+    before = files(folder / "run")
+    for args in (["--resume"], ["--resume", "--allow-changes"]):
+        code, err = command(capfd, folder, *args)
+        assert code == 2
+        assert "run: has no checkpoint to go on from, expected one in checkpoints/; start" in err
+        assert files(folder / "run") == before
+    shutil.rmtree(folder / "run")
+    assert command(capfd, folder, "--resume")[0] == 2
+    assert files(folder / "run") == {".lock": b""}
+    assert command(capfd, folder, "--allow-changes")[0] == 2
+    assert command(capfd, folder, "--resume", "--overwrite") == (
+        2, "minibert: got resume and overwrite, expected one of them\n",
+    )  # fmt: skip
+    with pytest.raises(RunError, match="got allow_changes without resume"):
+        train(RunConfig.from_file(folder / "run.toml"), allow_changes=True)
+
+
+def test_folder_with_checkpoints_alone_holds_a_run(small: Path, tmp_path: Path) -> None:
+    folder = a_short_run(small, tmp_path)
+    (folder / "run" / "run.json").unlink()
+    with pytest.raises(RunError, match="holds a run already"):
+        train(RunConfig.from_file(folder / "run.toml"))
+
+
+def test_overwriting_that_is_refused_changes_nothing(
+    small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A slip in the run file must not cost the run that is there."""
+    folder = a_short_run(small, tmp_path)
+    assert command(capfd, folder, "--resume")[0] == 0
+    before = files(folder / "run")
+    toml = (folder / "run.toml").read_text()
+    for old, new in (
+        ('"train.csv"', '"trian.csv"'), (str(small), "nowhere"), ("epochs", "epcohs"),
+        ("[schedule]", 'weight_decay = 1\n[loss]\nname = "mse"\n[schedule]'),
+        ("seed = 7", 'seed = 7\nmetric = "f7"'), ("seed = 7", 'seed = 7\nfreeze = "7"'),
+    ):  # fmt: skip
+        (folder / "run.toml").write_text(toml.replace(old, new))
+        assert command(capfd, folder, "--overwrite")[0] == 2
+        assert files(folder / "run") == before
+
+
+def test_leftovers_of_a_killed_process_are_swept_up(
+    small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = a_short_run(small, tmp_path)
+    run = folder / "run"
+    for name in ("run.json", "log.jsonl", "rejected.csv"):
+        (run / f".{name}.abcd_123").write_text("half")
+    for name in ("model", "checkpoints", "best", "checkpoints/step-0000006", "best/step-0000006"):
+        path = run / name
+        left = path.with_name(f".{path.name}.abcd_123")
+        left.mkdir(parents=True)
+        (left / "half").write_text("half")
+    (run / ".mine").write_text("mine")
+    assert command(capfd, folder, "--resume")[0] == 0
+    assert sorted(p.name for p in run.rglob(".*")) == [".lock", ".mine"]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# ---- stopped
 
 
 def uninterrupted(small: Path, folder: Path) -> tuple[RunConfig, Outcome]:
     folder.mkdir()
-    write_csv(folder / "train.csv", sentences(64))
+    write_csv(folder / "train.csv", sentences(32))
     toml = f"""
 task = "binary"
 model = "{small}"
@@ -364,7 +523,7 @@ model = "{small}"
 train = "train.csv"
 validation = 0.25
 [training]
-epochs = 6
+epochs = 4
 batch_size = 4
 save_every = 1
 seed = 7
@@ -378,7 +537,7 @@ learning_rate = 1e-2
 
 def made(folder: Path) -> Mapping[str, bytes]:
     """What a run leaves, but for its timings."""
-    last = "checkpoints/step-0000072/tensors.safetensors"
+    last = "checkpoints/step-0000024/tensors.safetensors"
     names = ("model/model.safetensors", "model/config.json", last, "results.json")
     return {name: (folder / name).read_bytes() for name in names}
 
