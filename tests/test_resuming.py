@@ -24,7 +24,7 @@ from minibert.training.examples import Examples
 from minibert.training.loop import Observer, StepRecord, Trainer
 from minibert.training.run_config import RunConfig
 from minibert.training.state import load_state, steps
-from minibert.training.tasks import task_of
+from minibert.training.text_task import text_task
 
 TOTAL = 12
 # What each update's evaluation gives: better now and then, and not only at the end.
@@ -73,7 +73,7 @@ def new_trainer(folder: Path, keep: int) -> Trainer:
     ids = [[5 + i % 5, 6, 7 + i % 3][: 2 + i % 2] for i in range(9)]
     data = Examples(ids, [[0] * len(row) for row in ids], [i % 3 for i in range(9)])
     evaluate = Figures()
-    task = task_of(run, ("no", "yes", "maybe"), data.targets)
+    task = text_task(run, ("no", "yes", "maybe"), data.targets)
     evaluate.trainer = Trainer(
         model, task.objective, data, run, evaluate=evaluate, metric="f1", folder=folder,
         identity={"data": "a", "model": "b"},
