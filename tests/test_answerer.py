@@ -91,8 +91,17 @@ def test_answer_has_no_more_tokens_than_it_may(tokenizer: Tokenizer) -> None:
 def test_answer_is_of_whole_words(tokenizer: Tokenizer) -> None:
     found = by_hand(tokenizer).answer("who ?", "the annas smithly .", top_k=5)
     assert found.answer == "annas smithly"
+    assert found.score == pytest.approx((math.exp(8) / (math.exp(8) + 5)) ** 2, rel=1e-5)
     answers = [each.answer for each in found.candidates]
     assert len(answers) == len(set(answers)) == 5
+
+
+def test_answer_that_begins_inside_a_word_is_given_from_its_beginning(
+    tokenizer: Tokenizer,
+) -> None:
+    model = hand_made(BertForQuestionAnswering, {"##s": 1, "smith": 2})
+    found = QuestionAnswerer(model, tokenizer, ASKED).answer("who ?", "in the films smith .")
+    assert (found.answer, found.start, found.end) == ("films smith", 7, 18)
 
 
 def test_no_answer_wins_where_it_may(tokenizer: Tokenizer) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,22 @@ def test_windows_vote_on_each_label(tokenizer: Tokenizer, labels: tuple[str, ...
     if len(labels) == 2:  # two of three windows are for its absence
         torch.testing.assert_close(found[1], (4 * logits[1, 1] + 2 * logits[2, 1]) / 6)
     assert classifier.classify(LONG).windows == 3
+
+
+def test_windows_vote_by_the_probability_that_is_given(tokenizer: Tokenizer) -> None:
+    """Of logits divided by a high temperature none is sure enough, so all vote against."""
+    model = hand_made(BertForSequenceClassification, SENTIMENT, labels=("bad",), attends=True)
+    asked = PredictionSettings(
+        task="binary", max_length=6, window_overlap=0, long_text="windows", merge_windows="vote",
+        thresholds=(0.7,),
+    )  # fmt: skip
+    sure = TextClassifier(model, tokenizer, asked)
+    parts = sure.logits(["good film the film", "bad bad bad bad", "bad bad"])
+    assert (parts.sigmoid() > 0.7)[:, 0].tolist() == [False, True, True]
+    torch.testing.assert_close(sure.logits([LONG])[0], (4 * parts[1] + 2 * parts[2]) / 6)
+    unsure = TextClassifier(model, tokenizer, replace(asked, temperature=9.0))
+    every = (4 * parts[0] + 4 * parts[1] + 2 * parts[2]) / 10
+    torch.testing.assert_close(unsure.logits([LONG])[0], every)
 
 
 # ---- streams, refusals, folders

@@ -426,7 +426,7 @@ def test_files_of_any_size_are_read_in_chunks(
     texts = [f"{'good' if i % 3 else 'bad'} film" for i in range(20)]
     source = write(tmp_path / "in.txt", "\n".join(texts) + "\n")
     whole = run("classify", "sentiment", "--input", source).out
-    monkeypatch.setattr("minibert.embed.CHUNK_TEXTS", 7)
+    monkeypatch.setattr(module, "_CHUNK_ROWS", 7)
     parts = run("classify", "sentiment", "--input", source, "--batch-tokens", "9")
     assert parts.out == whole
     assert [json.loads(line)["text"] for line in parts.out.splitlines()] == texts

@@ -25,6 +25,8 @@ _DEFAULTS = {
     "output": None, "overwrite": False, "format": None, "delimiter": None, "encoding": "utf-8",
     "quoting": None, "header": True,
 }  # fmt: skip
+# Rows that are predicted at once: enough for batches of even length, few enough for the bar to move.
+_CHUNK_ROWS = 512
 _KEPT = "minibert.predictions"  # where the options are kept until they are asked for
 
 
@@ -194,12 +196,10 @@ def predict_file(
         raise records.empty()
     item(first)
     predict = load()
-    from minibert.embed import CHUNK_TEXTS
-
     shape = records.format if records.format in ("csv", "tsv") and not as_json else "jsonl"
     n_done = n_cut = 0
     with RecordWriter(files.output, format=shape) as writer, _bar(files, n_rows) as bar:
-        for chunk in _chunks(first, rows, CHUNK_TEXTS):
+        for chunk in _chunks(first, rows, _CHUNK_ROWS):
             try:
                 found = predict([item(row) for row in chunk])
             except TextError as error:
