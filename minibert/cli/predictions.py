@@ -25,7 +25,7 @@ _DEFAULTS = {
     "output": None, "overwrite": False, "format": None, "delimiter": None, "encoding": "utf-8",
     "quoting": None, "header": True,
 }  # fmt: skip
-# Rows that are predicted at once: enough for batches of even length, few enough for the bar to move.
+# Rows that are predicted at once: enough for batches of even length, and the bar still moves.
 _CHUNK_ROWS = 512
 _KEPT = "minibert.predictions"  # where the options are kept until they are asked for
 
