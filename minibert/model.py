@@ -27,7 +27,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -53,7 +52,7 @@ class Embeddings(nn.Module):
         self.token_type = _table(config.type_vocab_size, config.hidden_size)
         self.position = _table(config.max_position_embeddings, config.hidden_size)
         self.norm = AddNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = ops.Dropout(config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -94,7 +93,7 @@ def explicit_attention(
     model run this form.
     """
     probabilities = attention_probabilities(attention_scores(q, k), layout)
-    context = F.dropout(probabilities, dropout) @ v.transpose(-3, -2)
+    context = ops.dropout(probabilities, dropout) @ v.transpose(-3, -2)
     return context.transpose(-3, -2)  # (*tokens, heads, head_dim)
 
 
@@ -174,7 +173,7 @@ class Layer(nn.Module):
         self.attention_norm = AddNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = AddNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = ops.Dropout(config.hidden_dropout_prob)
 
     def forward(
         self, hidden: Float[Tensor, "*tokens hidden"], layout: Layout

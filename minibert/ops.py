@@ -1,5 +1,5 @@
 """The operations that faster forms may replace, each here in plain PyTorch: attention, activations,
-sums that are normalised.
+dropout, sums that are normalised.
 
 This file is the only door to hand-written kernels: whatever comes in through it has its twin here
 and gives the same result.
@@ -8,11 +8,12 @@ and gives the same result.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int8
+from torch import Tensor, nn
 
 from minibert.layout import Layout, Packed
 
@@ -46,8 +47,9 @@ def attention(
 ) -> Float[Tensor, "*tokens heads head_dim"]:
     """softmax(q kᵀ / √head_dim) v over the tokens that see each other.
 
-    Fused, but for short sequences that are packed.  A row with nothing to attend to gives zeros.
-    `model.explicit_attention` is the same, written to be read.
+    Fused, but on a CPU for packed sequences that are short or of which something is dropped.  A row
+    with nothing to attend to gives zeros.  `model.explicit_attention` is the same, written to be
+    read.
 
     Args:
         q, k, v: `(batch, seq, heads, head_dim)` when padded, `(tokens, heads, head_dim)` when
@@ -57,15 +59,20 @@ def attention(
     """
     if not isinstance(layout, Packed):
         return _fused(q, k, v, layout.visible(), dropout)
-    plain = q.device.type == "cpu" and q.dtype == torch.float32 and not dropout
+    on_cpu = q.device.type == "cpu"
+    # A run of sequences of one length is a batch without padding. Split, not sliced: the gradient
+    # of a slice is as large as what it was taken from.
+    shapes = [(count, length, *q.shape[1:]) for _, count, length in layout.runs()]
+    sizes = [count * length for count, length, *_ in shapes]
     runs = []
-    for start, count, length in layout.runs():
-        # A run of sequences of one length is a batch without padding: a view, not a copy.
-        shape = (count, length, *q.shape[1:])
-        rows = slice(start, start + count * length)
-        run_q, run_k, run_v = q[rows].view(shape), k[rows].view(shape), v[rows].view(shape)
-        if plain and length <= SHORT_TOKENS:
-            run = _unfused(run_q, run_k, run_v)
+    pieces = (torch.split(each, sizes) for each in (q, k, v))
+    for shape, *parts in zip(shapes, *pieces, strict=True):
+        run_q, run_k, run_v = (part.view(shape) for part in parts)
+        # With dropout torch's kernel is not fused, and makes copies; half precision is a matter of
+        # speed, and products this small have none of it.
+        short = q.dtype == torch.float32 and shape[1] <= SHORT_TOKENS
+        if on_cpu and (dropout or short):
+            run = _unfused(run_q, run_k, run_v, dropout)
         else:
             run = _fused(run_q, run_k, run_v, None, dropout)
         runs.append(run.flatten(0, 1))
@@ -76,10 +83,14 @@ def _unfused(
     q: Float[Tensor, "batch seq heads head_dim"],
     k: Float[Tensor, "batch seq heads head_dim"],
     v: Float[Tensor, "batch seq heads head_dim"],
+    share: float,
 ) -> Float[Tensor, "batch seq heads head_dim"]:
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    scores = (q @ k.transpose(2, 3)).mul_(1 / math.sqrt(q.shape[-1]))
-    return (scores.softmax(dim=-1) @ v).transpose(1, 2)
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):  # which would round all products
+        wide_q, wide_k, wide_v = (each.transpose(1, 2).to(dtype) for each in (q, k, v))
+        scores = (wide_q @ wide_k.transpose(2, 3)).mul_(1 / math.sqrt(q.shape[-1]))
+        context = dropout(scores.softmax(dim=-1), share) @ wide_v
+    return context.transpose(1, 2).to(q.dtype)
 
 
 def _fused(
@@ -92,6 +103,45 @@ def _fused(
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     context = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout)
     return context.transpose(1, 2)
+
+
+def dropout(x: Tensor, share: float) -> Tensor:
+    """`x` with each value made 0 at a chance of `share`, the others divided by 1 - share.
+
+    On a CPU a value takes 16 bits of a draw, and `share` is rounded to a 65,536th: torch takes
+    32 bits and a division of its own, at six times the cost.  Drawn from torch's generator.
+    """
+    n_dropped = round(share * 2**16)  # of 2^16
+    if x.device.type != "cpu" or not 0 < n_dropped < 2**16:
+        return F.dropout(x, share) if share else x
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    kept = words.view(torch.int16)[: x.numel()] >= n_dropped - 2**15
+    # Of 8-bit integers, which become floating point numbers four times as fast as truth values.
+    ones = kept.view(torch.int8).view(x.shape)
+    factor = 2**16 / (2**16 - n_dropped)
+    return _Kept.apply(x, ones, factor)  # type: ignore[no-untyped-call]
+
+
+class _Kept(torch.autograd.Function):
+    """x · ones · factor, which remembers a byte a value."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ones: Int8[Tensor, "..."], factor: float) -> Tensor:
+        ctx.save_for_backward(ones)
+        ctx.factor = factor
+        return (x * ones).mul_(factor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (ones,) = ctx.saved_tensors
+        return (gradients[0] * ones).mul_(ctx.factor), None, None
+
+
+class Dropout(nn.Dropout):
+    """`dropout` as a module: in training only."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return dropout(input, self.p if self.training else 0.0)
 
 
 def add_norm(

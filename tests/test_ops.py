@@ -1,4 +1,4 @@
-"""Activations and attention: numbers by hand, then each form of attention against the other."""
+"""Activations, attention, dropout: numbers by hand, then each fast form against the plain one."""
 
 import math
 from collections.abc import Callable
@@ -239,6 +239,40 @@ def test_attention_of_packed_tokens_drops_probabilities(length: int) -> None:
     assert kept.min() < kept.max()
 
 
+@pytest.mark.parametrize("length", [3, ops.SHORT_TOKENS + 1])
+def test_attention_with_dropout_equals_the_explicit_form(length: int) -> None:
+    # Of one sequence both draw in the same order, so that they drop the same.
+    layout = Packed.from_lengths([length])
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, length, 3, 8, generator=generator, dtype=torch.float64)
+    outs, gradients = [], []
+    for attend in (ops.attention, explicit_attention):
+        inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            out = attend(inputs[0], inputs[1], inputs[2], layout, 0.4)
+        outs.append(out)
+        gradients.append(torch.autograd.grad(out.pow(2).sum(), inputs))
+    assert scaled_error(*outs) <= 1e-12
+    assert scaled_error(outs[0], explicit_attention(q, k, v, layout)) > 0.1  # it has dropped
+    for fast, explicit in zip(*gradients, strict=True):
+        assert scaled_error(fast, explicit) <= 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_attention_with_dropout_of_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
+    layout = Packed.from_lengths([9])
+    q, k, v = torch.randn(3, 9, 2, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    outs = []
+    for kind in (dtype, torch.float64):
+        with torch.random.fork_rng(devices=[]), torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.manual_seed(1)
+            outs.append(ops.attention(q.to(kind), k.to(kind), v.to(kind), layout, 0.25))
+    assert outs[0].dtype == dtype
+    bound = outs[1].abs() * torch.finfo(dtype).eps * 0.51 + 1e-6
+    assert ((outs[0].double() - outs[1]).abs() <= bound).all()
+
+
 @BOTH
 @given(case=queries())
 def test_attention_weights_sum_to_1_and_masked_ones_are_exactly_0(
@@ -259,6 +293,84 @@ def test_attention_weights_sum_to_1_and_masked_ones_are_exactly_0(
     attends = batch.mask.any(1)[:, None, None].expand_as(sums)
     assert bool(((sums[attends] - 1).abs() <= 1e-12).all())
     assert bool((sums[~attends] == 0).all())
+
+
+# ---- dropout
+
+
+def dropped(x: Tensor, share: float, seed: int = 0) -> Tensor:
+    """`ops.dropout` of a seed; the stream of the other tests stays where it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ops.dropout(x, share)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 2**-16, 1 - 2**-16])
+def test_dropout_drops_its_share_and_divides_the_rest(share: float) -> None:
+    n = 1 << 20
+    out = dropped(torch.full((n,), 3.0, dtype=torch.float64), share)
+    gone = out == 0
+    exact = round(share * 2**16) / 2**16
+    torch.testing.assert_close(out[~gone], torch.full_like(out[~gone], 3 / (1 - exact)))
+    # Five standard deviations, of all and of each of the four values that share a draw.
+    for every, offset in ((1, 0), (4, 0), (4, 1), (4, 2), (4, 3)):
+        found = gone[offset::every].double().mean().item()
+        assert abs(found - share) <= 5 * math.sqrt(share * (1 - share) * every / n)
+
+
+def test_values_that_share_a_draw_are_dropped_independently() -> None:
+    gone = (dropped(torch.ones(1 << 20), 0.5) == 0).double().view(-1, 4)
+    correlations = torch.corrcoef(gone.T) - torch.eye(4, dtype=torch.float64)
+    assert correlations.abs().max() <= 5 / math.sqrt(1 << 18)
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([(0,), (1,), (7,), (3, 5), (2, 4, 3)]),
+    st.floats(0.01, 0.99),
+    st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]),
+)
+def test_dropout_equals_its_plain_form_forward_and_backward(
+    seed: int, shape: tuple[int, ...], share: float, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x, gradient = torch.randn(2, *shape, generator=generator).to(dtype)
+    # Four values a draw, the lowest bits first; what is least is dropped.
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
+    words.random_(-(2**63), None, generator=torch.Generator().manual_seed(seed))
+    draws = (words[:, None] >> torch.tensor([0, 16, 32, 48])).flatten()[: x.numel()]
+    signed = (draws & 0xFFFF) - ((draws & 0x8000) << 1)
+    n_dropped = round(share * 65536)
+    kept = (signed >= n_dropped - 32768).view(shape)
+    factor = kept.double() / (1 - n_dropped / 65536)
+    inputs = x.clone().requires_grad_()
+    out = dropped(inputs, share, seed)
+    (found,) = torch.autograd.grad(out, inputs, gradient)
+    for got, plain in ((out, x.double() * factor), (found, gradient.double() * factor)):
+        assert got.dtype == dtype
+        torch.testing.assert_close(got, plain.to(dtype), rtol=torch.finfo(dtype).eps, atol=0)
+
+
+def test_dropout_of_nothing_and_outside_training_is_free() -> None:
+    x = torch.randn(5, generator=torch.Generator().manual_seed(0))
+    state = torch.get_rng_state()
+    assert ops.dropout(x, 0.0) is x
+    assert ops.Dropout(0.5).eval()(x) is x
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(ops.dropout(x, 1.0), torch.zeros(5))
+    with torch.random.fork_rng(devices=[]):
+        assert (ops.Dropout(0.5)(torch.ones(1000)) == 0).any()
+
+
+def test_dropout_computed_again_drops_the_same() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    x = torch.ones(1000, requires_grad=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        out = checkpoint(lambda x: ops.dropout(x, 0.5).pow(2), x, use_reentrant=False)
+        (gradient,) = torch.autograd.grad(out.sum(), x)
+    torch.testing.assert_close(gradient, 2 * out.detach())  # d/dx (2x)² = 8x; (2x)² = 4x²
 
 
 # ---- sums that are normalised
