@@ -23,6 +23,7 @@ from minibert.prediction.sequences import (
     columns,
     computed,
     given_texts,
+    on_cpu,
     pair_pieces,
     streamed,
     text_pieces,
@@ -247,6 +248,11 @@ def test_no_gradients_are_kept(network: BertForTokenClassification) -> None:
     (found,) = computed(network, some_pieces(0, 1), read, what="x")
     assert not found.requires_grad
     assert not found.is_inference()  # which a loss could not be computed with
+
+
+def test_logits_are_read_in_single_precision_at_least() -> None:
+    for dtype, read in ((torch.float64, torch.float64), (torch.bfloat16, torch.float32)):
+        assert on_cpu(torch.ones(1, dtype=dtype)).dtype == read
 
 
 def test_bar_is_shown_when_asked_for(
