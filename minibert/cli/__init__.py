@@ -59,7 +59,7 @@ class _Commands(click.Group):
 @click.version_option(minibert.__version__, message="%(prog)s %(version)s")
 @click.pass_context
 def commands(ctx: click.Context) -> None:
-    """Embed and search text with BERT, and look inside its checkpoints."""
+    """Embed, search, train and predict with BERT, and look inside its checkpoints."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
