@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from minibert.layout import Packed
@@ -52,6 +53,12 @@ class Examples:
             found[text].append(row)
         return found
 
+    @cached_property
+    def alike(self) -> list[int]:
+        """Of each sequence the first one with the same tokens: a number for each text."""
+        first: dict[tuple[int, ...], int] = {}
+        return [first.setdefault(tuple(ids), place) for place, ids in enumerate(self.ids)]
+
     def sequences(self, row: int) -> range:
         """The sequences of an example."""
         return range(row * self.n_parts, (row + 1) * self.n_parts)
@@ -66,7 +73,7 @@ class Batch(NamedTuple):
     targets: Tensor
     rows: tuple[int, ...] = ()  # which examples these are, in the order of the targets
     parts: Int[Tensor, "batch parts"] | None = None  # the sequences of each, where it has several
-    same: Bool[Tensor, "batch candidates"] | None = None  # candidates that are no negatives
+    texts: Int[Tensor, "batch parts"] | None = None  # of each sequence a number, alike for alike
     next_sentence: Int[Tensor, " batch"] | None = None  # in pretraining: 1 where it is a random one
 
     @property
@@ -87,7 +94,7 @@ class Batch(NamedTuple):
             layout=Packed(self.layout.lengths, self.layout.positions.to(device, non_blocking=True)),
             targets=self.targets.to(device, non_blocking=True),
             parts=None if self.parts is None else self.parts.to(device, non_blocking=True),
-            same=None if self.same is None else self.same.to(device, non_blocking=True),
+            texts=None if self.texts is None else self.texts.to(device, non_blocking=True),
             next_sentence=None if self.next_sentence is None else self.next_sentence.to(device),
         )
 

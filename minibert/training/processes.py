@@ -118,11 +118,8 @@ class Processes:
         if len(rows) >= self.size:
             yield list(rows[self.rank :: self.size])
             return
-        token = _alone.set(True)
-        try:
+        with _by_itself():
             yield list(rows) if self.is_first else []
-        finally:
-            _alone.reset(token)
 
     # ---- where they meet
 
@@ -195,10 +192,13 @@ class Processes:
     def shared(
         self, items: Iterable[T], work: Callable[[T], Mapping[str, Tensor]]
     ) -> Iterator[dict[str, Tensor]]:
-        """The work on each item, in order, each done by one of the processes."""
+        """The work on each item, in order, each done by one of the processes, alone."""
         rest = iter(items)
         while group := list(islice(rest, self.size)):
-            own = work(group[self.rank]) if self.rank < len(group) else {}
+            own: Mapping[str, Tensor] = {}
+            if self.rank < len(group):
+                with _by_itself():
+                    own = work(group[self.rank])
             yield from self.exchange(own)[: len(group)]
 
     def gather(self, vectors: Float[Tensor, "batch dim"]) -> Gathered:
@@ -258,6 +258,16 @@ class Processes:
                 f"process {self.rank} of {self.size} lost the others ({_reason(error)}), "
                 "expected them to come; see what ended them, and go on with --resume"
             ) from None
+
+
+@contextmanager
+def _by_itself() -> Iterator[None]:
+    """Within the block a process does not meet the others."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
 
 
 class _Gather(torch.autograd.Function):
