@@ -36,9 +36,16 @@ Item = tuple[str, str]
 @file_options
 @click.option("--question-column", metavar="COLUMN", help='Of the question. Default: "question".')
 @click.option("--context-column", metavar="COLUMN", help='Of the context. Default: "context".')
-@click.option("--no-answer", is_flag=True, help="There may be none, for models that know that.")
 @click.option(
-    "--max-answer-tokens", type=click.IntRange(min=1), default=30, show_default=True, metavar="N"
+    "--no-answer/--always-answer",
+    default=None,
+    help="There may be none, or never. Default: as the model was trained.",
+)
+@click.option(
+    "--max-answer-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="That an answer may have. Default: as the model was trained, else 30.",
 )
 @click.option("--top-k", type=click.IntRange(min=1), default=1, metavar="N", help="Answers shown.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object, or one a row.")
@@ -50,8 +57,8 @@ def answer(
     context_file: Path | None,
     question_column: str | None,
     context_column: str | None,
-    no_answer: bool,
-    max_answer_tokens: int,
+    no_answer: bool | None,
+    max_answer_tokens: int | None,
     top_k: int,
     as_json: bool,
 ) -> None:
@@ -130,8 +137,8 @@ def _answered(
     answerer: "QuestionAnswerer",
     items: list[Item],
     top_k: int,
-    max_answer_tokens: int,
-    no_answer: bool,
+    max_answer_tokens: int | None,
+    no_answer: bool | None,
 ) -> "list[Answer]":
     return answerer.answer(
         [question for question, _ in items],

@@ -26,8 +26,6 @@ from minibert.prediction.settings import PredictionSettings
 from minibert.prediction.windows import BestSpans, best_spans
 from minibert.tokenizer import Encoding, Tokenizer
 
-MAX_ANSWER_TOKENS = 30  # of google-research/bert
-
 # Answers that differ in a part of a word are one, so more are looked at than are asked for.
 _SPARE = 10
 
@@ -120,8 +118,8 @@ class QuestionAnswerer:
         contexts: str,
         *,
         top_k: int = 1,
-        max_answer_tokens: int = MAX_ANSWER_TOKENS,
-        no_answer: bool = False,
+        max_answer_tokens: int | None = None,
+        no_answer: bool | None = None,
         batch_tokens: int | None = None,
         show_progress_bar: bool | None = None,
     ) -> Answer: ...
@@ -133,8 +131,8 @@ class QuestionAnswerer:
         contexts: list[str] | tuple[str, ...],
         *,
         top_k: int = 1,
-        max_answer_tokens: int = MAX_ANSWER_TOKENS,
-        no_answer: bool = False,
+        max_answer_tokens: int | None = None,
+        no_answer: bool | None = None,
         batch_tokens: int | None = None,
         show_progress_bar: bool | None = None,
     ) -> list[Answer]: ...
@@ -145,8 +143,8 @@ class QuestionAnswerer:
         contexts: str | Sequence[str],
         *,
         top_k: int = 1,
-        max_answer_tokens: int = MAX_ANSWER_TOKENS,
-        no_answer: bool = False,
+        max_answer_tokens: int | None = None,
+        no_answer: bool | None = None,
         batch_tokens: int | None = None,
         show_progress_bar: bool | None = None,
     ) -> Answer | list[Answer]:
@@ -161,8 +159,9 @@ class QuestionAnswerer:
             questions: a question, or a list of them.
             contexts: what each is to be answered from.
             top_k: candidates to give at most.
-            max_answer_tokens: that an answer may have.
-            no_answer: whether "there is none" may win; for models trained with such questions.
+            max_answer_tokens: that an answer may have; None takes what the settings say.
+            no_answer: whether "there is none" may win, for models trained with such questions;
+                None does as the settings say.
             batch_tokens: tokens computed at once.
             show_progress_bar: None shows one on a terminal, for more than a few batches.
 
@@ -171,7 +170,7 @@ class QuestionAnswerer:
         """
         firsts, seconds, single = given_texts(questions, contexts)
         assert seconds is not None  # for there are contexts
-        choice = _checked_choice(top_k, max_answer_tokens, no_answer)
+        choice = self._choice(top_k, max_answer_tokens, no_answer)
         found = self._answers(firsts, seconds, choice, batch_tokens, show_progress_bar)
         return found[0] if single else found
 
@@ -180,8 +179,8 @@ class QuestionAnswerer:
         items: Iterable[tuple[str, str]],
         *,
         top_k: int = 1,
-        max_answer_tokens: int = MAX_ANSWER_TOKENS,
-        no_answer: bool = False,
+        max_answer_tokens: int | None = None,
+        no_answer: bool | None = None,
         chunk_texts: int | None = None,
         batch_tokens: int | None = None,
     ) -> Iterator[Answer]:
@@ -189,7 +188,7 @@ class QuestionAnswerer:
 
         It holds `chunk_texts` of them in memory; a fault is reported with its index in the corpus.
         """
-        choice = _checked_choice(top_k, max_answer_tokens, no_answer)
+        choice = self._choice(top_k, max_answer_tokens, no_answer)
 
         def predict(chunk: list[tuple[str, str]]) -> list[Answer]:
             firsts, seconds = columns(chunk)
@@ -211,6 +210,18 @@ class QuestionAnswerer:
         firsts, seconds, _ = given_texts(questions, contexts)
         assert seconds is not None  # for there are contexts
         return self._logits(self._readings(firsts, seconds), batch_tokens, show_progress_bar)
+
+    def _choice(
+        self, top_k: int, max_answer_tokens: int | None, no_answer: bool | None
+    ) -> "_Choice":
+        """Which answers are asked for, by an argument or by the settings."""
+        if max_answer_tokens is None:
+            max_answer_tokens = self.settings.max_answer_tokens
+        for name, value in (("top_k", top_k), ("max_answer_tokens", max_answer_tokens)):
+            if value < 1:
+                raise ValueError(f"got {name} {value}, expected at least 1")
+        may_lack = self.settings.no_answer if no_answer is None else no_answer
+        return _Choice(top_k, max_answer_tokens, may_lack)
 
     def _answers(
         self,
@@ -304,13 +315,6 @@ class _Reading(NamedTuple):
     spans: list[tuple[int, int]]  # the windows, over the tokens of the context
     pieces: list[Piece]
     truncated: bool
-
-
-def _checked_choice(top_k: int, max_answer_tokens: int, no_answer: bool) -> _Choice:
-    for name, value in (("top_k", top_k), ("max_answer_tokens", max_answer_tokens)):
-        if value < 1:
-            raise ValueError(f"got {name} {value}, expected at least 1")
-    return _Choice(top_k, max_answer_tokens, no_answer)
 
 
 def _candidates(

@@ -68,6 +68,8 @@ class PredictionSettings:
     temperature: float = 1.0  # that logits are divided by
     labels: tuple[str, ...] = ()  # of binary with one logit: its absence, and its presence
     pairs: bool | None = None  # whether it takes pairs of texts; None: it is not known
+    no_answer: bool = False  # of spans: whether a text may hold no answer
+    max_answer_tokens: int = 30  # that an answer may have; google-research/bert's
 
     def __post_init__(self) -> None:
         _check(self, "task", self.task in get_args(Task), f"one of {', '.join(get_args(Task))}")
@@ -88,11 +90,16 @@ class PredictionSettings:
         fits = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
         _check(self, "labels", fits and len(names) in (0, 2), "two names, or none")
         _check(self, "pairs", isinstance(self.pairs, bool | None), "true, false or null")
+        _check(self, "no_answer", isinstance(self.no_answer, bool), "true or false")
+        fits = _is_count(self.max_answer_tokens, 1)
+        _check(self, "max_answer_tokens", fits, "a whole number ≥ 1")
         for key, default, tasks in (
             ("thresholds", (), ("binary", "multilabel")),
             ("labels", (), ("binary",)),
             ("merge_windows", "mean", CLASSIFIED),
             ("temperature", 1.0, (*CLASSIFIED, *_BY_TOKEN)),
+            ("no_answer", False, ("spans",)),
+            ("max_answer_tokens", 30, ("spans",)),
         ):
             if getattr(self, key) != default and self.task not in tasks:
                 raise ConfigError(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from minibert.errors import DataError, RunError
+from minibert.prediction.sequences import joined
 from minibert.tokenizer import Encoding, Tokenizer, window_spans
 from minibert.training.examples import Examples
 from minibert.training.losses import IGNORED
@@ -15,7 +16,9 @@ from minibert.training.processes import current
 from minibert.training.rows import Row
 from minibert.training.run_config import RunConfig
 
-LOST = (IGNORED, IGNORED)  # the span of an answer that was cut away with the end of its text
+# Of tokens of a text, where an answer is that there is none of; and one that no window holds whole,
+# or that was cut away with the end of its text.
+NOWHERE, LOST = (-1, -1), (IGNORED, IGNORED)
 
 _CHUNK = 4096  # texts that are tokenised at once
 
@@ -172,14 +175,6 @@ def _refuse_cut(rows: Sequence[Row], encodings: Sequence[Encoding], max_length: 
             )
 
 
-def _refuse_windows(row: Row, windows: Sequence[Encoding], max_length: int) -> None:
-    if len(windows) > 1:
-        raise DataError(
-            f"{row.place}: question and text have more than {max_length} tokens; raise "
-            "data.max_length, or set data.long_text to 'windows'"
-        )
-
-
 # ---- texts that get a vector each
 
 
@@ -213,57 +208,91 @@ def _sets_of_texts(
 def _answers(
     run: RunConfig, rows: Sequence[Row], targets: Sequence[Any], tokenizer: Tokenizer, what: str
 ) -> Encoded:
-    """Each question with each window of its text; the answer's tokens, or [CLS] where it has none.
+    """Each question with each window of its text, as `QuestionAnswerer` reads them.
+
+    The target is the answer's first and last token; [CLS] in a window without all of it, and where
+    there is none; LOST where no window has it.
 
     Source: Devlin et al. 2019, https://arxiv.org/abs/1810.04805, section 4.2 and 4.3.
     """
     data, found, cut = run.data, Examples([], [], []), Cut()
     if data.text_pair is None:
         raise RunError("data.text_pair is missing, expected the column of the text of the answer")
-    overlap = overlap_of(run, data.max_length)
+    room = data.max_length - 3
+    if room < 5:
+        raise RunError(f"data.max_length is {data.max_length}, expected at least 8 for questions")
+    overlap = overlap_of(run, room)
     for chunk in _chunks(len(rows), what):
-        some = [rows[i] for i in chunk]
-        questions = [_text(row, data.text) for row in some]
-        contexts = [_text(row, data.text_pair) for row in some]
-        sets = tokenizer.windows(
-            contexts, max_length=data.max_length, overlap=overlap, pairs=questions,
-            offsets=True,
-        )  # fmt: skip
-        for i, windows in zip(chunk, sets, strict=True):
-            if data.long_text == "error":
-                _refuse_windows(rows[i], windows, data.max_length)
-            start, stop = targets[i]
-            before = 0  # tokens of the text
-            for window in windows if data.long_text == "windows" else windows[:1]:
-                cut.add(window)
-                span = token_span(window, start, stop)
-                is_cut = data.long_text == "truncate" and len(windows) > 1
-                _add(found, window, LOST if is_cut and stop > start and span == (0, 0) else span)
-                here = [place for place, text in enumerate(window.sequence_ids) if text == 1]
+        questions = tokenizer.ids([_text(rows[i], data.text) for i in chunk])
+        contexts = tokenizer.encode([_text(rows[i], data.text_pair) for i in chunk], offsets=True)
+        for i, question, context in zip(chunk, questions, contexts, strict=True):
+            ids, n_first = context.ids[1:-1], len(question) + 2
+            size = room - len(question)
+            _check_room(run, rows[i], len(question), len(ids), room)
+            shared = size // 4 if data.window_overlap is None else min(overlap, size // 2)
+            spans = window_spans(len(ids), size, shared)
+            if data.long_text != "windows":
+                spans = [(0, min(size, len(ids)))]
+            cut.n_texts += 1
+            cut.n_tokens += n_first + len(ids) + 1
+            cut.cut_texts += spans[-1][1] < len(ids)
+            cut.cut_tokens += len(ids) - spans[-1][1]
+            answer = token_span(context.offsets[1:-1], *targets[i])
+            for (start, _), target in zip(spans, windowed(answer, spans), strict=True):
+                piece = joined(tokenizer, question, ids[start : start + size])
+                found.ids.append(list(piece.ids))
+                found.types.append([0] * n_first + [1] * (len(piece.ids) - n_first))
+                found.targets.append(_of_window(target, n_first))
                 found.texts.append(i)
-                found.starts.append(before - (here[0] if here else 0))
-                before += len(here) - overlap
+                found.starts.append(start - n_first)
     return Encoded(found, cut)
 
 
-def token_span(encoding: Encoding, start: int, stop: int) -> tuple[int, int]:
-    """The first and the last token of the characters from `start` to `stop` of the second text.
+def _check_room(run: RunConfig, row: Row, n_question: int, n_text: int, room: int) -> None:
+    if n_question > room // 2:
+        raise DataError(
+            f"{row.place}: the question has {n_question} tokens, expected at most {room // 2}, "
+            "half of what data.max_length leaves; shorten it, or raise data.max_length"
+        )
+    if run.data.long_text == "error" and n_question + n_text > room:
+        raise DataError(
+            f"{row.place}: question and text have {n_question + n_text + 3} tokens, expected at "
+            f"most {room + 3}; raise data.max_length, or set data.long_text to 'truncate' or "
+            "'windows'"
+        )
 
-    (0, 0), which is [CLS], where they are not, or not all, in this window.
+
+def token_span(offsets: Sequence[tuple[int, int]], start: int, stop: int) -> tuple[int, int]:
+    """The first and the last token that hold any of the characters from `start` to `stop`.
+
+    NOWHERE where these are none; LOST where no token holds any of them.
     """
     if start == stop:
-        return (0, 0)
-    first = last = 0
-    for token, ((begin, end), text) in enumerate(
-        zip(encoding.offsets, encoding.sequence_ids, strict=True)
-    ):
-        if text != 1 or begin == end:
-            continue
-        if begin <= start < end:
-            first = token
-        if begin < stop <= end:
-            last = token
-    return (first, last) if first and last else (0, 0)
+        return NOWHERE
+    inside = [i for i, (begin, end) in enumerate(offsets) if begin < stop and end > start]
+    return (inside[0], inside[-1]) if inside else LOST
+
+
+def _of_window(answer: tuple[int, int], n_first: int) -> tuple[int, int]:
+    """What the network is to find: tokens behind the question, or [CLS]."""
+    if answer == LOST:
+        return LOST
+    return (0, 0) if answer == NOWHERE else (answer[0] + n_first, answer[1] + n_first)
+
+
+def windowed(answer: tuple[int, int], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Where an answer is in each window of its text: NOWHERE in one that has not all of it.
+
+    LOST in all where no window has, for then none can be told from a text without an answer.
+    """
+    if answer in (NOWHERE, LOST):
+        return [answer] * len(spans)
+    first, last = answer
+    found = [
+        (first - start, last - start) if start <= first and last < stop else NOWHERE
+        for start, stop in spans
+    ]
+    return found if any(each != NOWHERE for each in found) else [LOST] * len(spans)
 
 
 # ---- running text

@@ -572,7 +572,9 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
 
 def _has_label(target: Any) -> bool:
     """Is there anything to learn from an example with this target?"""
-    return any(each != IGNORED for each in (target if isinstance(target, list) else [target]))
+    return any(
+        each != IGNORED for each in (target if isinstance(target, list | tuple) else [target])
+    )
 
 
 @torch.no_grad()

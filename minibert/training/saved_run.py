@@ -23,6 +23,7 @@ from minibert.training.examples import Examples
 from minibert.training.metrics import Report
 from minibert.training.run_config import RunConfig
 from minibert.training.run_keys import LossConfig
+from minibert.training.span_task import SpanTask
 from minibert.training.tasks import Task, task_of
 from minibert.training.text_task import TextTask
 
@@ -130,8 +131,12 @@ class SavedRun:
     def _opened(self, examples: Examples) -> tuple[Task, Pretrained]:
         recipe = read_recipe(self.model_folder, self.config, self.tokenizer.model_max_length)
         # Nothing is minimised here, so no loss has to fit these examples.
-        run = replace(self.run, loss=LossConfig())
-        task = task_of(run, self.labels, examples, self.tokenizer, recipe)
+        run = replace(self.run, loss=LossConfig(temperature=self.run.loss.temperature))
+        task: Task
+        if run.task == "spans":  # as the examples of train had it
+            task = SpanTask(self.settings.max_answer_tokens, self.settings.no_answer)
+        else:
+            task = task_of(run, self.labels, examples, self.tokenizer, recipe)
         if isinstance(task, TextTask):
             task = replace(task, mean=0.0, scale=1.0)  # which the saved classifier has in it
         return task, task.network(run, self.model_folder).eval()

@@ -14,7 +14,7 @@ from minibert.heads import BertForQuestionAnswering
 from minibert.layout import unpack
 from minibert.prediction.windows import best_spans
 from minibert.tokenizer import Tokenizer
-from minibert.training.encoding import LOST
+from minibert.training.encoding import LOST, NOWHERE
 from minibert.training.examples import Batch, Examples, Found, collate
 from minibert.training.losses import LossSum, span
 from minibert.training.metrics import Metrics
@@ -22,15 +22,15 @@ from minibert.training.run_config import RunConfig
 from minibert.training.text_losses import allowed
 from minibert.training.text_task import with_dropout
 
-_NONE = (-1, -1)  # of tokens: there is no answer
+_LEAST_TOKENS = 30  # that answers may have, however short those of train are
 
 
 @dataclass(frozen=True, eq=False)
 class SpanTask:
     """Where an answer begins and ends, of each token of its text; [CLS] stands for "nowhere"."""
 
-    max_tokens: int  # of an answer
-    may_lack: bool  # are there questions without an answer?
+    max_tokens: int  # that an answer may have
+    may_lack: bool  # may there be none?
     name: str = "spans"
     labels: tuple[str, ...] = ()
 
@@ -73,7 +73,7 @@ class SpanTask:
         self, found: Sequence[Tensor], examples: Examples, rows: Sequence[int]
     ) -> tuple[tuple[int, int], tuple[int, int]]:
         """First and last token of the best answer and of the right one, counted in the text."""
-        logits, spans, wanted = [], [], _NONE
+        logits, spans, wanted = [], [], NOWHERE
         for row in rows:
             first = examples.types[row].index(1)
             stop = len(examples.ids[row]) - 1  # the last token is [SEP]
@@ -87,8 +87,9 @@ class SpanTask:
                 wanted = (target[0] + shift, target[1] + shift)
         nulls = torch.stack([found[row][0] for row in rows]) if self.may_lack else None
         best = best_spans(logits, spans, nulls, max_tokens=self.max_tokens)
-        if not best.spans or best.no_answer > best.spans[0].probability:
-            return _NONE, wanted
+        lacks = self.may_lack and best.spans and best.no_answer >= best.spans[0].probability
+        if lacks or not best.spans:
+            return NOWHERE, wanted
         return (best.spans[0].start, best.spans[0].stop - 1), wanted
 
     def finish(self, model: Pretrained) -> None:
@@ -101,9 +102,9 @@ class SpanTask:
 
 
 def span_task(run: RunConfig, examples: Examples) -> SpanTask:
-    """The task of a run, with the longest answer that the examples have.
+    """The task of a run: answers may be as long as the longest of its examples, and than most are.
 
-    Raises: RunError for another loss than that of classes.
+    Raises: RunError for another loss than that of classes, and where there is no answer to learn.
     """
     allowed(run, "cross_entropy")
     answers = [target for target in examples.targets if target not in (LOST, (0, 0))]
@@ -111,8 +112,10 @@ def span_task(run: RunConfig, examples: Examples) -> SpanTask:
         raise RunError(
             "no answer of train lies within data.max_length, expected one at least; raise it, or "
             "set data.long_text = 'windows'"
+            if LOST in examples.targets
+            else "no question of train has an answer, expected one at least; is data.label right?"
         )
     may_lack = any(
         all(examples.targets[row] == (0, 0) for row in rows) for rows in examples.windows
     )
-    return SpanTask(max(last - first + 1 for first, last in answers), may_lack)
+    return SpanTask(max(_LEAST_TOKENS, *(b - a + 1 for a, b in answers)), may_lack)

@@ -1,6 +1,7 @@
 """What a task is to the loop and to an evaluation, and the task that a run file names."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -16,7 +17,7 @@ from minibert.training.losses import LossSum
 from minibert.training.masked_lm_task import masked_lm_task
 from minibert.training.metrics import Metrics
 from minibert.training.run_config import RunConfig
-from minibert.training.span_task import span_task
+from minibert.training.span_task import SpanTask, span_task
 from minibert.training.text_task import text_task
 from minibert.training.vector_task import vector_task
 
@@ -92,19 +93,20 @@ def task_of(
     return text_task(run, labels, examples.targets, augmentation)
 
 
-def prediction_settings(
-    run: RunConfig, labels: Sequence[str], recipe: Recipe
-) -> PredictionSettings:
+def prediction_settings(run: RunConfig, labels: Sequence[str], task: Task) -> PredictionSettings:
     """How the model that a run trains is to be asked."""
     data = run.data
-    of_vectors = run.task in ("similarity", "contrastive")
     one_logit = run.task == "binary" and run.head.num_labels == 1
-    return PredictionSettings(
+    running = run.task == "masked_lm"  # text, which is read in blocks without end
+    settings = PredictionSettings(
         task=run.task,
-        max_length=recipe.max_length if of_vectors else data.max_length,
-        long_text=data.long_text,
+        max_length=data.max_length,
+        long_text="windows" if running else data.long_text,
         window_overlap=data.window_overlap,
         merge_windows=data.merge_windows,
         labels=tuple(labels) if one_logit else (),
-        pairs=None if run.task == "masked_lm" else data.text_pair is not None,
+        pairs=None if running else data.text_pair is not None,
     )
+    if not isinstance(task, SpanTask):
+        return settings
+    return replace(settings, no_answer=task.may_lack, max_answer_tokens=task.max_tokens)
