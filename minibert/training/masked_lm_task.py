@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from minibert.checkpoint import Pretrained, load
 from minibert.config import BertConfig
@@ -63,17 +65,34 @@ class MaskedLMTask:
         return batch._replace(rows=taken, next_sentence=pairs)
 
     def objective(self, model: nn.Module, batch: Batch) -> LossSum:
-        """The loss of a batch."""
-        return self.judged(model, batch)[0]
-
-    def judged(self, model: nn.Module, batch: Batch) -> tuple[LossSum, Found]:
-        """The loss of a batch, "logits" and "targets" of the masked words, logits of the "pairs".
+        """The loss of a batch.
 
         With the next sentence it is Σ masked words' losses + w · Σ pairs' losses over the number of
         masked words, where w is the mean of masked words a pair: so the mean is about the sum of
         both means, and portions add up.
         Differs: google-research/bert adds the two means of each batch.
         """
+        return self._loss(*self._logits(model, batch), batch)
+
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[LossSum, Found]:
+        """The loss of a batch; of each masked word its loss and whether it was told "right", and
+        of each pair.
+
+        Logits are as wide as the vocabulary: too much to be kept, or to be sent.
+        """
+        logits, pairs = self._logits(model, batch)
+        wanted = _wanted(batch)
+        found = {
+            "losses": F.cross_entropy(logits.float(), wanted, reduction="none"),
+            "right": logits.argmax(dim=-1) == wanted,
+        }
+        if pairs is not None:
+            assert batch.next_sentence is not None
+            found["pairs_right"] = pairs.argmax(dim=1).eq(batch.next_sentence)
+        return self._loss(logits, pairs, batch), found
+
+    def _logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Logits of the masked words, `(masked, vocab)`, and of the pairs, where there are any."""
         assert isinstance(model, BertForMaskedLM | BertForPreTraining)
         out = model.bert(batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout)
         masked = (batch.targets != IGNORED).nonzero()[:, 0]
@@ -81,26 +100,30 @@ class MaskedLMTask:
         logits = model.predictions(
             out.last_hidden_state[masked], model.bert.embeddings.token.weight
         )
-        found = {"logits": logits, "targets": batch.targets[masked]}
-        loss = masked_lm(logits, found["targets"])
-        if self.pair_weight is not None:
-            assert isinstance(model, BertForPreTraining)
-            assert batch.next_sentence is not None
-            found["pairs"] = model.next_sentence(out.pooler_output)
-            of_pairs = next_sentence(found["pairs"], batch.next_sentence)
-            loss = LossSum(loss.sum + self.pair_weight * of_pairs.sum, loss.count)
-        return loss, found
+        if self.pair_weight is None:
+            return logits, None
+        assert isinstance(model, BertForPreTraining)
+        return logits, model.next_sentence(out.pooler_output)
+
+    def _loss(self, logits: Tensor, pairs: Tensor | None, batch: Batch) -> LossSum:
+        loss = masked_lm(logits, _wanted(batch))
+        if pairs is None:
+            return loss
+        assert batch.next_sentence is not None
+        assert self.pair_weight is not None
+        of_pairs = next_sentence(pairs, batch.next_sentence)
+        return LossSum(loss.sum + self.pair_weight * of_pairs.sum, loss.count)
 
     def measure(
         self, results: Iterable[tuple[Batch, Found]], examples: Examples, metrics: Metrics
     ) -> dict[str, float]:
         """Give the metrics the masked words; how many pairs were told rightly."""
         n_right = n_pairs = 0
-        for batch, given in results:
-            metrics.update(given["logits"], given["targets"])
-            if batch.next_sentence is not None:
-                n_right += int((given["pairs"].argmax(dim=1) == batch.next_sentence).sum())
-                n_pairs += len(given["pairs"])
+        for _, given in results:
+            metrics.update_words(given["losses"], given["right"])
+            if "pairs_right" in given:
+                n_right += int(given["pairs_right"].sum())
+                n_pairs += len(given["pairs_right"])
         return {"next_sentence_accuracy": n_right / n_pairs} if n_pairs else {}
 
     def finish(self, model: Pretrained) -> None:
@@ -135,3 +158,8 @@ def masked_lm_task(run: RunConfig, tokenizer: Tokenizer, examples: Examples) -> 
     if settings.next_sentence:
         weight = settings.fraction * sum(examples.lengths) / len(examples)
     return MaskedLMTask(masking, run.training.seed, weight)
+
+
+def _wanted(batch: Batch) -> Int[Tensor, " masked"]:
+    """The words that were masked."""
+    return batch.targets[batch.targets != IGNORED]

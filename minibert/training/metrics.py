@@ -188,6 +188,23 @@ class Metrics:
         pairs = [torch.tensor(each, dtype=torch.long).view(-1, 2) for each in (found, wanted)]
         self._batches.append((pairs[0], pairs[1]))
 
+    def update_words(self, losses: Tensor, right: Tensor) -> None:
+        """Add masked words that were judged already: of each its loss, and whether it was told.
+
+        Raises: TrainingError for another task than masked_lm, and for a loss that is no number.
+        """
+        if self.task != "masked_lm":
+            raise TrainingError(
+                f"task is {self.task!r}, expected 'masked_lm' for words; use update"
+            )
+        bad = ~losses.isfinite()
+        if bad.any():
+            raise TrainingError(
+                f"the loss of a masked word is {losses[bad][0].item()}, expected finite numbers: "
+                "training has diverged; lower learning_rate and go on from the last good checkpoint"
+            )
+        self._batches.append((losses.detach().cpu().double(), right.cpu()))
+
     def compute(self) -> dict[str, float]:
         """Return the figures, by the names in `names`.
 
