@@ -76,6 +76,7 @@ validation = 0.3
 test = "train.csv"
 bad_rows = "quarantine"
 labels = ["neg", "pos"]
+max_length = 16
 [training]
 epochs = {epochs}
 batch_size = 4

@@ -391,6 +391,7 @@ model = "{small}"
 [data]
 train = "train.csv"
 validation = 0.25
+max_length = 16
 [training]
 epochs = {epochs}
 batch_size = 4

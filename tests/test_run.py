@@ -63,7 +63,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def settings(small: Path, folder: Path, task: str, **tables: Any) -> RunConfig:
     training = {"epochs": 3, "batch_size": 8, "seed": 1} | tables.pop("training", {})
-    data = {"validation": 0.2} | tables.pop("data")
+    data = {"validation": 0.2, "max_length": 16} | tables.pop("data")
     values = {
         "task": task, "model": str(small), "output": "run", "data": data, "training": training,
         "optimizer": {"learning_rate": 1e-2}, **tables,
@@ -268,7 +268,7 @@ def test_updates_without_any_label_are_skipped_and_counted(
     lines = ["film\tB-x", "", "a\tO", "", "the\tO", ""]
     (tmp_path / "train.conll").write_text("\n".join(lines))
     (tmp_path / "run.toml").write_text(
-        f'task = "tokens"\nmodel = "{small}"\n[data]\ntrain = "train.conll"\n'
+        f'task = "tokens"\nmodel = "{small}"\n[data]\ntrain = "train.conll"\nmax_length = 16\n'
         "[training]\nbatch_size = 1\nepochs = 2\n"
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -522,6 +522,7 @@ model = "{small}"
 [data]
 train = "train.csv"
 validation = 0.25
+max_length = 16
 [training]
 epochs = 4
 batch_size = 4
@@ -577,6 +578,7 @@ def test_command_prints_a_template_and_trains(
     assert cli.main(["train", "--print-config", "binary"]) == 0
     text = capfd.readouterr().out
     text = text.replace('"all-MiniLM-L6-v2"', f'"{small}"')
+    text = text.replace("# max_length = 128", "max_length = 16")
     (tmp_path / "run.toml").write_text(text)
     write_csv(tmp_path / "train.csv", sentences())
     assert cli.main(["train", str(tmp_path / "run.toml")]) == 0

@@ -1,7 +1,7 @@
 """From the files of a run to examples: rows, checked labels, tokens."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -70,6 +70,7 @@ def read_dataset(run: RunConfig, tokenizer: Tokenizer) -> Dataset:
             raise DataError(f"data.{name} has no row that can be used, expected at least one")
         found[name] = encoded.examples
         notes.append(f"{name}: {len(rows):,} rows, {encoded.cut}")
+    _check_scale(run, {name: targets for name, (_, targets) in good_rows.items()})
     return Dataset(
         labels=labels,
         train=found["train"],
@@ -107,7 +108,9 @@ def training_texts(run: RunConfig) -> Iterator[str]:
             yield " ".join(map(str, row.value("tokens")))
             continue
         for column in _text_columns(run):
-            yield str(row.value(column))
+            value = row.value(column)
+            if isinstance(value, str):
+                yield value
 
 
 def _read_parts(
@@ -167,6 +170,21 @@ def _header_note(run: RunConfig) -> list[str]:
         "columns are chosen by number, and the first row of each file is taken for their names; "
         "set data.header = false where it is a row like the others"
     ]
+
+
+def _check_scale(run: RunConfig, scores: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse scores that are no cosines once they are divided, where the loss takes them so."""
+    if run.task != "similarity" or run.loss.name != "cosine":
+        return
+    most = {name: max(map(abs, each), default=0.0) for name, each in scores.items()}
+    scale = run.data.score_scale or most["train"] or 1.0
+    for name, largest in most.items():
+        if largest > scale:
+            raise RunError(
+                f"data.{name} has the score {largest:g}, expected at most {scale:g}, "
+                f"{'data.score_scale' if run.data.score_scale else 'the largest of train'}: a "
+                f"cosine is at most 1; set data.score_scale to the largest that there can be"
+            )
 
 
 def _balance(run: RunConfig, labels: tuple[str, ...], targets: Sequence[Any]) -> list[str]:

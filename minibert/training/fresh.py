@@ -1,6 +1,7 @@
 """A network made from nothing: a vocabulary learnt of the texts, and random weights."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import tokenizers
@@ -9,25 +10,31 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from minibert.config import BertConfig
 from minibert.errors import RunError
+from minibert.files import replacing_folder
 from minibert.model import BertModel
 from minibert.tokenizer import Tokenizer
 from minibert.training.run_config import RunConfig
+from minibert.training.run_keys import NetworkConfig
 from minibert.weights import resolve
 
-_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+# Characters that are learnt at most. Each may begin a word and go on with one, and a third of the
+# vocabulary at least is left for what is longer.
+_MOST_CHARACTERS = 1000
+_PORTION = 1000  # texts that are learnt of at once
 
 
-def fresh_checkpoint(run: RunConfig, texts: Iterable[str], folder: Path) -> Path:
-    """Write a checkpoint as `[network]` says; one that is there already is taken as it is.
+def fresh_checkpoint(run: RunConfig, texts: Iterable[str], folder: Path) -> None:
+    """Write a checkpoint as `[network]` says, whole or not at all; one that is there is replaced.
+
+    The same texts and the same seed give the same vocabulary and the same weights.
 
     Args:
         texts: those of train, which a vocabulary is learnt of.
 
-    Returns: the folder.
-    Raises: RunError for sizes that do not fit; CheckpointError where it cannot be written.
+    Raises: RunError for sizes that do not fit, and where it cannot be written.
     """
-    if (folder / "config.json").exists():  # the last file to be written, of a run that goes on
-        return folder
     settings = run.network
     if settings.hidden_size % settings.num_attention_heads:
         raise RunError(
@@ -39,15 +46,7 @@ def fresh_checkpoint(run: RunConfig, texts: Iterable[str], folder: Path) -> Path
             f"data.max_length is {run.data.max_length}, expected at most "
             f"network.max_position_embeddings, {settings.max_position_embeddings}"
         )
-    if settings.tokenizer is not None:
-        path = run.path(settings.tokenizer)
-        tokenizer = Tokenizer.from_pretrained(
-            path if path.is_dir() else resolve(settings.tokenizer)
-        )
-    else:
-        tokenizer = learnt_tokenizer(
-            texts, vocab_size=settings.vocab_size, lowercase=settings.lowercase
-        )
+    tokenizer = _tokenizer(run, texts)
     tokenizer.model_max_length = settings.max_position_embeddings
     config = BertConfig(
         vocab_size=tokenizer.vocab_size,
@@ -57,39 +56,90 @@ def fresh_checkpoint(run: RunConfig, texts: Iterable[str], folder: Path) -> Path
         intermediate_size=settings.intermediate_size,
         max_position_embeddings=settings.max_position_embeddings,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
     torch.manual_seed(run.training.seed)
-    BertModel(config).save_pretrained(folder)
-    return folder
+    network = BertModel(config)
+    try:
+        with replacing_folder(folder) as part:
+            tokenizer.save_pretrained(part)
+            network.save_pretrained(part)
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be written: {error}; make room, and start again"
+        ) from None
+
+
+def _tokenizer(run: RunConfig, texts: Iterable[str]) -> Tokenizer:
+    """The tokenizer that is named, or one that is learnt."""
+    settings = run.network
+    if settings.tokenizer is None:
+        return learnt_tokenizer(texts, vocab_size=settings.vocab_size, lowercase=settings.lowercase)
+    for name in ("vocab_size", "lowercase"):
+        if getattr(settings, name) != getattr(NetworkConfig(), name):
+            raise RunError(
+                f"network.{name} is {getattr(settings, name)}, which goes with a vocabulary that "
+                f"is learnt, and network.tokenizer is {settings.tokenizer!r}; leave one of them out"
+            )
+    path = run.path(settings.tokenizer)
+    return Tokenizer.from_pretrained(path if path.is_dir() else resolve(settings.tokenizer))
 
 
 def learnt_tokenizer(texts: Iterable[str], *, vocab_size: int, lowercase: bool) -> Tokenizer:
-    """A WordPiece tokenizer whose vocabulary is learnt of texts.
+    """A WordPiece tokenizer whose vocabulary is learnt of texts, the same one of the same texts.
 
     Pieces are joined as byte-pair encoding joins them, the most frequent pair first, which is how
     the `tokenizers` package learns WordPiece; the original program was never published.
+    Differs: there the pieces of one character get their numbers as a hash table has them, and of
+    pairs that are as frequent other ones are joined at each start.
 
     Args:
-        vocab_size: tokens at most, special ones included; fewer where the texts have no more.
+        vocab_size: tokens at most, special ones included; fewer where no more pairs occur twice.
         lowercase: are capitals and accents taken away first?
+
+    Raises: RunError for texts without a word.
     """
-    backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    texts = list(texts)
+    backend = _backend({}, lowercase=lowercase)
+    words = _words(backend, texts)
+    if not words:
+        raise RunError("the texts of train have no word that a vocabulary could be learnt of")
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            counts[character] += count
+    most = min(_MOST_CHARACTERS, vocab_size // 3)
+    alphabet = sorted(sorted(counts, key=lambda each: (-counts[each], each))[:most])
+    inner = sorted({each for word in words for each in word[1:]}.intersection(alphabet))
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        # Those that go on with a word too, so that they are numbered in this order.
+        special_tokens=[*_SPECIAL, *alphabet, *(f"##{each}" for each in inner)],
+        show_progress=False,
+    )
+    backend.train_from_iterator(_in_portions(texts), trainer=trainer)
+    # Made anew: that one would find what it takes for special tokens anywhere in a word.
+    return Tokenizer(_backend(backend.get_vocab(), lowercase=lowercase))
+
+
+def _backend(vocab: Mapping[str, int], *, lowercase: bool) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(models.WordPiece(dict(vocab), unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=_SPECIAL, show_progress=False
-    )
-    backend.train_from_iterator(_in_portions(texts), trainer=trainer)
-    return Tokenizer(backend)
+    return backend
 
 
-def _in_portions(texts: Iterable[str], size: int = 1000) -> Iterator[list[str]]:
-    portion: list[str] = []
+def _words(backend: tokenizers.Tokenizer, texts: Iterable[str]) -> Counter[str]:
+    """How often each word occurs."""
+    found: Counter[str] = Counter()
     for text in texts:
-        portion.append(text)
-        if len(portion) == size:
-            yield portion
-            portion = []
-    yield portion
+        plain = backend.normalizer.normalize_str(text)
+        found.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(plain))
+    return found
+
+
+def _in_portions(texts: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(texts), _PORTION):
+        yield texts[start : start + _PORTION]

@@ -17,7 +17,7 @@ from minibert.checkpoint import Pretrained, hash_tensors
 from minibert.config import BertConfig
 from minibert.errors import CheckpointError, RunError
 from minibert.files import discard, exclusive, replacing, replacing_folder, sweep
-from minibert.prediction.settings import PredictionSettings
+from minibert.prediction.settings import COMPARED, PredictionSettings
 from minibert.recipe import read_recipe
 from minibert.tokenizer import Tokenizer
 from minibert.training.dataset import read_dataset, training_texts
@@ -83,10 +83,17 @@ def train(
     ):
         progress = Progress(shown=show_progress_bar)
         with processes.first_before_others():
-            source = starting_folder(run, folder, overwrite=overwrite and processes.is_first)
+            source = starting_folder(run, folder, resume=resume, first=processes.is_first)
         tokenizer = Tokenizer.from_pretrained(source)
         saved = BertConfig.from_file(source / "config.json")
+        if run.data.max_length > saved.max_position_embeddings:
+            raise RunError(
+                f"data.max_length is {run.data.max_length}, expected at most "
+                f"{saved.max_position_embeddings}, the positions of model {run.model!r}"
+            )
         recipe = read_recipe(source, saved, tokenizer.model_max_length)
+        if run.task in COMPARED and recipe.lowercase:
+            tokenizer = tokenizer.lowercased()  # as the embedder that is saved has it
         data = read_dataset(run, tokenizer)
         if processes.is_first and not resume:
             for line in data.notes:
@@ -109,10 +116,10 @@ def train(
             folder=folder,
             identity={"data": data.identity, "model": _hash(model)},
         )
-        if overwrite and processes.is_first:
-            discard_checkpoints(folder)
         told = trainer.resume(allow_changes=allow_changes) if resume else []
         processes.agree({**trainer.identity, "update": str(trainer.step)})
+        if processes.is_first:
+            begin(folder, source, overwrite=overwrite)
         with ExitStack() as stack:
             if processes.is_first:
                 for line in told:
@@ -143,24 +150,31 @@ def train(
         task.finish(model)
         if processes.is_first:
             figures = {name: each.figures for name, each in reports.items() if each is not None}
-            asked = prediction_settings(run, data.labels, recipe)
+            asked = prediction_settings(run, data.labels, task)
             save(folder, task, model, tokenizer, asked, {"best_step": trainer.best.step, **figures})
         return Outcome(
             folder, model, True, reports["validation"], reports["test"], trainer.n_skipped
         )
 
 
-def starting_folder(run: RunConfig, folder: Path, *, overwrite: bool) -> Path:
+def starting_folder(run: RunConfig, folder: Path, *, resume: bool, first: bool) -> Path:
     """The checkpoint that a run starts from: a folder beside its file, a name's, or a new one.
+
+    A new one stands beside that of an earlier run until `begin`; who goes on keeps the own one.
+
+    Args:
+        first: does this process make it? Others find it made.
 
     Raises: WeightsError for a name that leads nowhere; RunError for a network that cannot be made.
     """
     if run.model != "new":
         path = run.path(run.model)
         return path if path.is_dir() else resolve(run.model)
-    if overwrite and (folder / "start").exists():
-        discard(folder / "start")
-    return fresh_checkpoint(run, training_texts(run), folder / "start")
+    if resume and (folder / "start").is_dir():
+        return folder / "start"
+    if first:
+        fresh_checkpoint(run, training_texts(run), folder / "start.new")
+    return folder / "start.new"
 
 
 @contextmanager
@@ -191,6 +205,8 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]
             "log.jsonl",
             "rejected.csv",
             "curves.png",
+            "start",
+            "start.new",
             "model",
             "checkpoints",
             "best",
@@ -198,17 +214,25 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]
         yield
 
 
-def discard_checkpoints(folder: Path) -> None:
-    """Delete what an earlier run could be gone on with from.
+def begin(folder: Path, source: Path, *, overwrite: bool) -> None:
+    """Take leave of an earlier run: of its checkpoints, and of the network that it started from.
 
-    Raises: RunError where that cannot be done: a later resume would take it for its own.
+    Args:
+        source: where the run starts from; a new network takes its place in the folder.
+
+    Raises: RunError where that cannot be done: a later resume would take them for its own.
     """
-    for name in ("checkpoints", "best"):
-        try:
-            if (folder / name).exists():
-                discard(folder / name)
-        except OSError as error:
-            raise RunError(f"{folder / name}: cannot be deleted: {error.strerror}") from None
+    gone = [folder / "checkpoints", folder / "best"] if overwrite else []
+    path = start = folder / "start"
+    is_new = source == folder / "start.new"
+    try:
+        for path in (*gone, start) if is_new else gone:
+            if path.exists():
+                discard(path)
+        if is_new:
+            source.rename(start)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be deleted: {error.strerror}") from None
 
 
 def save(

@@ -68,6 +68,13 @@ class RunConfig:
                         f"{table}.{f.name} is {value!r}, which task {self.task!r} has no use for; "
                         f"it is for {', '.join(tasks)}"
                     )
+        if self.model != "new":
+            for f in fields(NetworkConfig):
+                if (value := getattr(self.network, f.name)) != _default(f):
+                    raise RunError(
+                        f"network.{f.name} is {value!r}, which model {self.model!r} has no use "
+                        "for; it is for model = 'new'"
+                    )
 
     @classmethod
     def from_file(cls, path: str | Path) -> "RunConfig":

@@ -51,6 +51,8 @@ _TEXTS = ("binary", "multiclass", "multilabel", "regression")
 _HEADS = (*_TEXTS, "tokens")
 _LABELLED = (*_HEADS, "similarity", "spans")
 _VECTORS = ("similarity", "contrastive")
+_PAIRS = (*_TEXTS, *_VECTORS, "spans")
+_ROWS = (*_PAIRS, "tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,9 @@ class DataConfig:
         "text", "the column of the text, of spans of the question, by name or by number from 1"
     )
     text_pair: str | None = key(
-        None, "the column of the second text of a pair; of spans the text that holds the answer"
+        None,
+        "the column of the second text of a pair; of spans the text that holds the answer",
+        tasks=_PAIRS,
     )
     negatives: list[str] = key(
         [],
@@ -121,6 +125,7 @@ class DataConfig:
         "truncate",
         "of longer texts: cut them, refuse them, or read them in windows that overlap",
         choices=("truncate", "error", "windows"),
+        tasks=_ROWS,
     )
     window_overlap: int | None = key(
         None,
@@ -336,9 +341,9 @@ class NetworkConfig:
     """Of a network that is made new: model = "new"."""
 
     tokenizer: str | None = key(
-        None, "a name or a folder to take the vocabulary from; learnt from train when not given"
+        None, "a name or a folder to take the vocabulary from; learnt of train when not given"
     )
-    vocab_size: int = key(8000, "tokens that are learnt of train", low=200)
+    vocab_size: int = key(8000, "tokens that are learnt of train, at most", low=200)
     lowercase: bool = key(True, "does a learnt vocabulary know no capitals and accents?")
     hidden_size: int = key(256, "width of a token", low=1)
     num_hidden_layers: int = key(4, "layers", low=1)
