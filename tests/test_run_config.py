@@ -129,9 +129,16 @@ def test_template_reads_as_the_defaults_and_shows_every_key(task: str) -> None:
     text = template(task)
     run = RunConfig.from_dict(tomllib.loads(text))
     assert run.task == task
-    expected = RunConfig.from_dict(
-        {"task": task, "data": {"train": "train.csv", "validation": 0.1}}
-    )
+    asked: dict[str, dict[str, Any]] = {
+        "similarity": {"text": "text_a", "text_pair": "text_b", "label": "score"},
+        "contrastive": {"text": "text_a", "text_pair": "text_b"},
+        "spans": {"text": "question", "text_pair": "context", "label": "answer"},
+        "tokens": {"train": "train.conll"},
+        "masked_lm": {"train": "train.txt"},
+    }
+    data = {"train": "train.csv", "validation": 0.1} | asked.get(task, {})
+    model = "new" if task == "masked_lm" else "all-MiniLM-L6-v2"
+    expected = RunConfig.from_dict({"task": task, "model": model, "data": data})
     assert run == expected
     lines = {line.removeprefix("# ").split(" =")[0] for line in text.splitlines() if " =" in line}
     for table in (expected, *(v for v in vars(expected).values() if is_dataclass(v))):

@@ -140,11 +140,19 @@ _ASKED = {
     "text": '"text"',
     "label": '"label"',
 }
+_ASKED_BY_TASK = {
+    "similarity": {"text": '"text_a"', "text_pair": '"text_b"', "label": '"score"'},
+    "contrastive": {"text": '"text_a"', "text_pair": '"text_b"'},
+    "spans": {"text": '"question"', "text_pair": '"context"', "label": '"answer"'},
+    "tokens": {"train": '"train.conll"'},
+    "masked_lm": {"train": '"train.txt"', "model": '"new"'},
+}
 
 
 def _lines(kind: Any, without: tuple[str, ...], task: str) -> list[str]:
     """The keys of a table, each behind a line that says what it means."""
     lines = []
+    asked = {**_ASKED, **_ASKED_BY_TASK.get(task, {})}
     for f in fields(kind):
         about = f.metadata
         if (
@@ -155,8 +163,8 @@ def _lines(kind: Any, without: tuple[str, ...], task: str) -> list[str]:
             continue
         choices = f": {', '.join(about['choices'])}" if about["choices"] else ""
         default = _toml(_default(f))
-        value = _ASKED.get(f.name, default) if kind in (RunConfig, DataConfig) else default
-        mark = "" if kind in (RunConfig, DataConfig) and f.name in _ASKED else "# "
+        is_asked = kind in (RunConfig, DataConfig) and f.name in asked
+        value, mark = (asked[f.name], "") if is_asked else (default, "# ")
         said = textwrap.wrap(f"{about['doc']}{choices}", 98)
         lines += ["", *(f"# {line}" for line in said), f"{mark}{f.name} = {value}".rstrip()]
     return lines
