@@ -76,7 +76,9 @@ def settings(small: Path, folder: Path, task: str, **tables: Any) -> RunConfig:
 
 def test_binary_run_learns_and_saves_what_opens_everywhere(small: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", sentences())
-    run = settings(small, tmp_path, "binary", data={"train": "train.csv"}, training={"epochs": 12})
+    # With dropout three in five seeds do not get there in so few updates.
+    training = {"epochs": 12, "dropout": 0.0}
+    run = settings(small, tmp_path, "binary", data={"train": "train.csv"}, training=training)
     outcome = train(run)
     assert outcome.finished
     assert outcome.validation is not None
