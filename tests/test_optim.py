@@ -339,23 +339,34 @@ def run(plan: Plan, make: Callable[[list[ParameterGroup]], Optimizer]) -> list[l
     return steps(plan, parameters, make(groups).step)
 
 
-def run_torch(plan: Plan, make: Callable[..., torch.optim.Optimizer]) -> list[list[Tensor]]:
+def in_one_pass(p: Tensor) -> bool:
+    """Whether AdamW updates it by one kernel: what fills registers of 16 elements, of AVX2."""
+    return p.numel() % 16 == 0 and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+
+
+def run_torch(
+    plan: Plan, make: Callable[..., torch.optim.Optimizer], *, fused: bool = False
+) -> list[list[Tensor]]:
+    """The values after each step; with `fused` of what ours updates in one pass, torch too."""
     parameters = [nn.Parameter(tensor.clone()) for tensor in plan.initial]
     optimizer = make(
         [
             {
-                "params": [parameters[member] for member in members],
+                "params": [parameters[member]],
                 "weight_decay": values["weight_decay"],
+                "fused": fused and in_one_pass(parameters[member]),
             }
             for members, values in plan.groups
+            for member in members
         ],
         lr=1.0,
         foreach=False,
     )
+    rates = [values["rate"] for members, values in plan.groups for _ in members]
 
     def step(multiplier: float) -> None:
-        for entry, (_, values) in zip(optimizer.param_groups, plan.groups, strict=True):
-            entry["lr"] = values["rate"] * multiplier
+        for entry, rate in zip(optimizer.param_groups, rates, strict=True):
+            entry["lr"] = rate * multiplier
         optimizer.step()
 
     return steps(plan, parameters, step)
@@ -384,7 +395,9 @@ def assert_equal(actual: list[list[Tensor]], expected: list[list[Tensor]]) -> No
 def test_adamw_equals_torch_bit_for_bit(plan: Plan, betas: tuple[float, float]) -> None:
     assert_equal(
         run(plan, lambda groups: AdamW(groups, betas=betas)),
-        run_torch(plan, lambda *args, **kw: torch.optim.AdamW(*args, betas=betas, **kw)),
+        run_torch(
+            plan, lambda *args, **kw: torch.optim.AdamW(*args, betas=betas, **kw), fused=True
+        ),
     )
 
 
@@ -420,7 +433,10 @@ def long_plan(dtype: torch.dtype, shapes: Sequence[Sequence[int]], n_steps: int)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_adamw_equals_torch_over_200_steps(dtype: torch.dtype) -> None:
     plan = long_plan(dtype, [(7, 5), (5,), (3, 2, 2), (33,)], 200)
-    actual, expected = run(plan, PRESETS["torch_adamw"]), run_torch(plan, torch.optim.AdamW)
+    actual, expected = (
+        run(plan, PRESETS["torch_adamw"]),
+        run_torch(plan, torch.optim.AdamW, fused=True),
+    )
     assert_equal(actual, expected)
     for tensor, reference, start in zip(actual[-1], expected[-1], plan.initial, strict=True):
         assert scaled_error(tensor, reference) <= 1e-12
@@ -429,9 +445,65 @@ def test_adamw_equals_torch_over_200_steps(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("make", [(AdamW, torch.optim.AdamW), (SGD, torch.optim.SGD)])
 def test_parameters_longer_than_a_block_equal_torch(make: tuple[Any, Any]) -> None:
-    # 560,800 elements are two blocks; the small ones before and after share one with their parts.
-    plan = long_plan(torch.float32, [(3,), (5,), (800, 701), (520, 520), (7,)], 3)
-    assert_equal(run(plan, make[0]), run_torch(plan, make[1]))
+    # 561,501 elements are two blocks; the small ones before and after share one with their parts.
+    plan = long_plan(torch.float32, [(3,), (5,), (801, 701), (520, 520), (7,)], 3)
+    expected = run_torch(plan, make[1], fused=make[0] is AdamW)
+    assert_equal(run(plan, make[0]), expected)
+
+
+def trained(plan: Plan, betas: tuple[float, float]) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """What AdamW makes of the values, and what it remembers."""
+    made: list[AdamW] = []
+
+    def make(groups: list[ParameterGroup]) -> AdamW:
+        made.append(AdamW(groups, betas=betas))
+        return made[0]
+
+    return run(plan, make)[-1], made[0].state_dict()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.5), (0.8, 0.0)])
+def test_one_pass_remembers_what_operations_do_and_goes_where_they_go(
+    dtype: torch.dtype, betas: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = long_plan(dtype, [(64,), (128, 80), (16, 5), (1 << 17,)], 20)
+    fused, moments = trained(plan, betas)
+    monkeypatch.setattr(optim, "_LANES", 1 << 40)  # which nothing fills
+    plain, expected = trained(plan, betas)
+    for name, tensor in expected.items():
+        assert torch.equal(moments[name], tensor), name
+    for one, other in zip(fused, plain, strict=True):
+        assert (one != other).double().mean() < 0.01
+        assert scaled_error(one, other) <= 20 * torch.finfo(dtype).eps
+
+
+def test_where_one_pass_differs_it_is_nearer_to_the_formula(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # From 0, and at rate 0 until the last step, so that the values are that step to the last bit.
+    plan = long_plan(torch.float32, [(1 << 17,), (1 << 17,)], 10)
+    plan = plan._replace(
+        initial=[torch.zeros_like(p) for p in plan.initial], multipliers=[0.0] * 9 + [1.0]
+    )
+    fused, moments = trained(plan, (0.9, 0.999))
+    monkeypatch.setattr(optim, "_LANES", 1 << 40)
+    plain, _ = trained(plan, (0.9, 0.999))
+    n_differing, errors = 0, [0.0, 0.0]
+    for index, (one, other) in enumerate(zip(fused, plain, strict=True)):
+        mean, square = (moments[f"{kind}.p{index}"].double() for kind in ("mean", "square"))
+        # Of the factors as float32 has them, which both forms share.
+        rate, bias, eps = torch.tensor(
+            [plan.groups[index][1]["rate"] / (1 - 0.9**10), (1 - 0.999**10) ** 0.5, 1e-8]
+        ).double()
+        exact = -rate * mean / (square.sqrt() / bias + eps)
+        differing = one != other
+        n_differing += int(differing.sum())
+        for form, found in enumerate((one, other)):
+            errors[form] += float((found.double() - exact)[differing].abs().sum())
+    # The root that MKL takes is not always the nearest float32; the kernel's is.
+    assert n_differing < 0.02 * (1 << 18)
+    assert errors[0] <= errors[1]
 
 
 @pytest.mark.parametrize("transposed", ["parameter", "gradient", "both"])
@@ -494,11 +566,13 @@ def test_a_real_network_is_trained_as_torch_trains_it() -> None:
     reference = torch.optim.AdamW(
         [
             {
-                "params": [named[name] for name in entry.names],
+                "params": [named[name]],
                 "lr": entry.learning_rate,
                 "weight_decay": entry.weight_decay,
+                "fused": in_one_pass(named[name]),
             }
             for entry in groups
+            for name in entry.names
         ],
         foreach=False,
     )
