@@ -53,12 +53,12 @@ class Place(NamedTuple):
         return "--resume" if steps(self.checkpoints) else "--overwrite"
 
     def made(self) -> Files:
-        """All that is there, but for timings and where it is."""
+        """All that is there, but for timings, where it is, and the picture drawn of the log."""
         here = str(self.folder).encode()
         found = {
             str(path.relative_to(self.run)): path.read_bytes().replace(here, b"")
             for path in self.run.rglob("*")
-            if path.is_file() and path.name != ".lock"
+            if path.is_file() and path.name not in (".lock", "curves.png")
         }
         if "log.jsonl" in found:
             lines = [json.loads(line) for line in found["log.jsonl"].splitlines()]
@@ -487,7 +487,7 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
 SIGNALS: list[tuple[str, tuple[int, ...], int]] = [
     ("read_dataset 1", (INT,), 0),
     ("read_dataset 1", (TERM,), 0),
-    ("network 1", (TERM,), 0),
+    ("TextTask.network 1", (TERM,), 0),
     ("Trainer._update 1", (INT,), 1),
     ("Trainer._update 3", (INT,), 3),
     ("Trainer._update 3", (TERM,), 3),
