@@ -1,4 +1,4 @@
-"""Entity spans: written in each scheme, repaired, and compared as seqeval compares them."""
+"""Entity spans: written in each scheme, and compared as seqeval compares them."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from strategies import tag_sequences, without_type_checks
 from minibert.errors import LabelError
 from minibert.prediction.entities import Span, spans_of
 from minibert.training import spans
-from minibert.training.spans import Scheme, repair, scheme_of, span_scores, write_tags
+from minibert.training.spans import Scheme, scheme_of, span_scores, write_tags
 
 SCHEMES: tuple[Scheme, ...] = ("BIO", "IOB1", "BIOES")
 
@@ -98,9 +98,7 @@ def test_spans_come_back_from_tags_of_every_scheme(
     case: tuple[list[Span], int], scheme: Scheme
 ) -> None:
     found, length = case
-    written = write_tags(found, length, scheme)
-    assert spans_of(written) == found
-    assert repair(written, scheme) == (write_tags(found, length), 0)
+    assert spans_of(write_tags(found, length, scheme)) == found
 
 
 @pytest.mark.parametrize(
@@ -115,35 +113,6 @@ def test_spans_come_back_from_tags_of_every_scheme(
 def test_spans_that_do_not_fit_are_refused(found: Sequence[Span]) -> None:
     with pytest.raises(LabelError, match="does not fit behind"):
         write_tags(found, 3)
-
-
-@pytest.mark.parametrize(
-    ("scheme", "text", "expected", "n_repaired"),
-    [
-        ("BIO", "O I-A I-A", "O B-A I-A", 1),
-        ("BIO", "B-A I-B I-B", "B-A B-B I-B", 1),
-        ("BIO", "B-A E-A S-B", "B-A I-A B-B", 2),
-        ("BIO", "B-A I-A B-A", "B-A I-A B-A", 0),
-        ("IOB1", "I-A I-A B-A", "B-A I-A B-A", 0),
-        ("IOB1", "O B-A I-A", "O B-A I-A", 1),
-        ("IOB1", "I-B B-A", "B-B B-A", 1),  # touches another type
-        ("BIOES", "B-A I-A E-A S-B", "B-A I-A I-A B-B", 0),
-        ("BIOES", "B-A O I-A E-A", "B-A O B-A I-A", 2),
-        ("BIOES", "B-A I-A O", "B-A I-A O", 1),
-        ("BIOES", "E-A", "B-A", 1),
-    ],
-)
-def test_repair_by_hand(scheme: Scheme, text: str, expected: str, n_repaired: int) -> None:
-    assert repair(text.split(), scheme) == (expected.split(), n_repaired)
-
-
-@settings(max_examples=150)
-@given(tag_sequences(), st.sampled_from(SCHEMES))
-def test_repair_gives_valid_bio_with_the_same_entities(sequence: list[str], scheme: Scheme) -> None:
-    repaired, count = repair(sequence, scheme)
-    assert spans_of(repaired) == spans_of(sequence)
-    assert repair(repaired, "BIO") == (repaired, 0)
-    assert 0 <= count <= sum(tag != "O" for tag in sequence)
 
 
 @pytest.mark.parametrize(
@@ -162,15 +131,6 @@ def test_scheme_of_names(names: str, expected: Scheme | None) -> None:
     assert scheme_of(names.split()) == expected
 
 
-def test_scheme_of_sequences_tells_bio_from_iob1() -> None:
-    names = ["O", "B-A", "I-A"]
-    bio, iob1 = [["O", "B-A", "I-A"]], [["I-A", "B-A"], ["O", "I-A"]]
-    assert scheme_of(names, bio) == "BIO"
-    assert scheme_of(names, iob1) == "IOB1"
-    assert scheme_of(names, bio + iob1) == "BIO"  # neither's
-    assert scheme_of(names, [["O"]]) == "BIO"
-
-
 def test_scheme_of_refuses_names_of_two_minds() -> None:
     with pytest.raises(LabelError, match="'X' stands among tags as 'O'"):
         scheme_of(["O", "B-A", "X"])
@@ -181,4 +141,4 @@ def test_scheme_of_refuses_names_of_two_minds() -> None:
 def test_unknown_scheme_is_refused() -> None:
     plain = without_type_checks(spans)
     with pytest.raises(LabelError, match="scheme is 'BILOU', expected one of BIO, IOB1, BIOES"):
-        plain.repair(["O"], "BILOU")
+        plain.write_tags([], 1, "BILOU")

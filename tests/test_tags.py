@@ -13,7 +13,7 @@ from minibert.training import tags as module
 from minibert.training.dialect import Dialect
 from minibert.training.rows import Row, read_rows
 from minibert.training.spans import Span, spans_of
-from minibert.training.tags import SCHEMES, TagScheme, convert, detect, repair
+from minibert.training.tags import SCHEMES, TagScheme, complete, convert, detect, repair
 
 STRICT = {"BIO": IOB2, "IOB1": IOB1, "BIOES": IOBES, "BILOU": BILOU}
 
@@ -67,6 +67,8 @@ def test_convert_by_hand(source: TagScheme, target: TagScheme) -> None:
         ("BIO", "B I O I", "B I O B", 1),
         ("BIO", "B- I-_ B-x-y", "B I B-x-y", 0),
         ("IOB1", "B-A I-A O B-B B-B", "I-A I-A O I-B B-B", 2),
+        ("IOB1", "I-B B-A", "I-B I-A", 1),  # touches another type
+        ("BIOES", "B-A O I-A E-A", "S-A O B-A E-A", 2),
         ("BIOES", "B-A I-A", "B-A E-A", 1),  # never ends
         ("BIOES", "B-A", "S-A", 1),
         ("BIOES", "I-A E-A", "B-A E-A", 1),  # never begins
@@ -138,6 +140,14 @@ def test_unknown_scheme_is_refused() -> None:
             call()
 
 
+def test_names_are_completed_by_all_that_a_scheme_has_for_their_types() -> None:
+    """A tag that train lacks may stand in other rows."""
+    assert complete(["O", "I-A", "B-B"], "BIO") == ("B-A", "B-B", "I-A", "I-B", "O")
+    assert complete(["I-A"], "IOB1") == ("B-A", "I-A", "O")
+    assert complete(["B"], "BILOU") == ("B", "I", "L", "O", "U")
+    assert complete(["O"], "BIOES") == ("O",)
+
+
 # ---- properties
 
 
@@ -171,6 +181,17 @@ def test_converted_there_and_back_is_the_same(
     there = convert(valid, source, target)
     assert there.n_repaired == 0
     assert convert(there.tags, target, source) == (valid, 0)
+
+
+@settings(max_examples=100)
+@given(sequences(), schemes(), schemes())
+def test_completed_names_hold_every_tag_that_the_entities_may_need(
+    tags: list[str], source: TagScheme, target: TagScheme
+) -> None:
+    names = complete(repair(tags, source).tags, target)
+    assert set(repair(tags, target).tags) <= set(names)
+    assert list(names) == sorted(set(names))
+    assert complete(names, source) == complete(repair(tags, source).tags, source)
 
 
 @settings(max_examples=100)

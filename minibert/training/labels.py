@@ -132,31 +132,44 @@ def span_targets(
 ) -> list[Any]:
     """For each row the first character of the answer in its text, and the one behind its last.
 
+    Spaces around an answer are no part of it.
+
     Args:
-        answers: none, or an empty one, where the text has no answer: then both are 0.
-        starts: where each answer begins, counted from 0; None where it first stands.
+        answers: missing or blank where the text has no answer: then both are 0.
+        starts: where each answer begins, counted from 0; missing where it first stands.
     """
     targets: list[Any] = []
     for row, (answer, start, text) in enumerate(zip(answers, starts, texts, strict=True)):
-        if answer is None or answer == "":
+        if not _is_missing(answer) and not isinstance(answer, str | int | float):
+            refuse(row, "answer", f"the answer is {repr(answer)[:40]}, expected a text")
+            targets.append(_REFUSED)
+            continue
+        said = "" if _is_missing(answer) else str(answer)
+        bare = said.strip()
+        place = text.find(bare) if _is_missing(start) else _whole(start)
+        if not bare:
             targets.append((0, 0))
             continue
-        answer = str(answer)
-        place = text.find(answer) if start is None else _whole(start)
         if place is None:
             refuse(row, "answer", f"the answer starts at {start!r}, expected a whole number from 0")
-        elif place < 0 or text[place : place + len(answer)] != answer:
-            where = "" if start is None else f" at character {place}"
-            refuse(row, "answer", f"the answer {answer[:40]!r} is not in its text{where}")
+        elif place >= 0 and not _is_missing(start) and text.startswith(said, place):
+            place += len(said) - len(said.lstrip())
+        elif place < 0 or not text.startswith(bare, place):
+            where = "" if _is_missing(start) else f" at character {place}"
+            refuse(row, "answer", f"the answer {bare[:40]!r} is not in its text{where}")
             place = None
-        targets.append(_REFUSED if place is None else (place, place + len(answer)))
+        targets.append(_REFUSED if place is None else (place, place + len(bare)))
     return targets
 
 
 def _whole(value: Any) -> int | None:
     """A whole number from 0, as a number or a text; None for anything else."""
-    text = str(value).strip()
-    return int(text) if text.isdecimal() and not isinstance(value, bool) else None
+    text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    return int(text) if text.isdecimal() else None
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def counts(targets: Sequence[Any], n_labels: int) -> list[int]:
@@ -181,7 +194,7 @@ def label_name(value: Any) -> str:
     What is missing (None, NaN) has no name, nor has what is no single label (a list, a mapping).
     """
     several = hasattr(value, "__len__") and not isinstance(value, str)
-    if value is None or several or (isinstance(value, float) and math.isnan(value)):
+    if several or _is_missing(value):
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)

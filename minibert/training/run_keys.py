@@ -152,12 +152,15 @@ class DataConfig:
         tasks=("binary", "multiclass"),
     )
     label_all_pieces: bool = key(
-        False, "does every piece of a word carry its tag, not the first alone?", tasks=("tokens",)
+        False,
+        "does every piece of a word learn its tag, not the first alone, which says it?",
+        tasks=("tokens",),
     )
-    tag_repair: str = key(
-        "none",
-        "of tags of entities: as they are, or made valid as this scheme has it",
-        choices=("none", "BIO", "IOB1", "BIOES", "BILOU"),
+    tag_scheme: str | None = key(
+        None,
+        "what tags of entities are rewritten in, whichever scheme they are in, and mended; as they "
+        "stand when not given",
+        choices=("BIO", "IOB1", "BIOES"),
         tasks=("tokens",),
     )
     score_scale: float | None = key(

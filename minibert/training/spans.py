@@ -1,4 +1,4 @@
-"""Entity spans as tags, their precision, recall and F1, and the repair of tags.
+"""Entity spans as tags, and their precision, recall and F1.
 
     (PER, 0, 2) (LOC, 3, 4)   ->   B-PER I-PER O B-LOC
 
@@ -11,7 +11,7 @@ needs to be valid in none of them.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 from minibert.errors import LabelError
 from minibert.prediction.entities import NO_TYPE, Span, is_tag, spans_of
@@ -49,11 +49,6 @@ class SpanScores:
     by_type: dict[str, Counts]
 
 
-class Repaired(NamedTuple):
-    tags: list[str]
-    n_repaired: int
-
-
 def write_tags(spans: Iterable[Span], length: int, scheme: Scheme = "BIO") -> list[str]:
     """The tags of a sequence of `length` that holds these spans: the inverse of `spans_of`.
 
@@ -78,25 +73,10 @@ def write_tags(spans: Iterable[Span], length: int, scheme: Scheme = "BIO") -> li
     return tags
 
 
-def repair(tags: Sequence[str], scheme: Scheme = "BIO") -> Repaired:
-    """Valid BIO with the entities that `spans_of` reads, and how many tags broke `scheme`.
-
-    A tag breaks the scheme where its prefix is not the one that the scheme has there: in BIO an
-    I- that begins an entity, or any E- or S-; in IOB1 a B- that touches nothing; in BIOES a B- that
-    stands alone, an I- at an end, an E- at a beginning, …  A valid sequence counts 0.
-    """
-    spans = spans_of(tags)
-    right = write_tags(spans, len(tags), scheme)
-    broken = sum(a[0] != b[0] for a, b in zip(tags, right, strict=True))
-    return Repaired(write_tags(spans, len(tags)), broken)
-
-
-def scheme_of(names: Iterable[str], sequences: Iterable[Sequence[str]] = ()) -> Scheme | None:
+def scheme_of(names: Iterable[str]) -> Scheme | None:
     """The scheme that these names of tags belong to; None where they are no scheme's (NN, VB, …).
 
-    Names alone cannot tell BIO from IOB1, which have the same; tagged `sequences` can: it is IOB1
-    where I- begins an entity and B- never does without touching one of its type.  Without them,
-    names with B- are BIO, and I- alone is IOB1.
+    Names alone cannot tell BIO from IOB1, which have the same: those with B- are taken for BIO.
 
     Raises: LabelError where some of the names are a scheme's and others are not, or O is the only
     one.
@@ -115,13 +95,7 @@ def scheme_of(names: Iterable[str], sequences: Iterable[Sequence[str]] = ()) -> 
         raise LabelError(f"the names of the tags are {found}, expected one of an entity at least")
     if letters & {"E", "S"}:
         return "BIOES"
-    as_bio = as_iob1 = 0
-    for tags in sequences:
-        as_bio += repair(tags, "BIO").n_repaired
-        as_iob1 += repair(tags, "IOB1").n_repaired
-    if "B" not in letters or (as_bio and not as_iob1):
-        return "IOB1"
-    return "BIO"
+    return "BIO" if "B" in letters else "IOB1"
 
 
 def span_scores(predicted: Sequence[Sequence[str]], targets: Sequence[Sequence[str]]) -> SpanScores:

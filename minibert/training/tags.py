@@ -11,17 +11,23 @@ entities from them; they are then written down anew.  So nothing here changes an
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from minibert.errors import LabelError
 from minibert.prediction.entities import Span, spans_of
-from minibert.training.spans import Repaired, Scheme, write_tags
+from minibert.training.spans import Scheme, write_tags
 
 TagScheme = Scheme | Literal["BILOU"]
 SCHEMES: tuple[TagScheme, ...] = (*get_args(Scheme), "BILOU")
 
+_PREFIXES = {"BIO": "BI", "IOB1": "BI", "BIOES": "BIES", "BILOU": "BILU"}
 _TAG = re.compile(r"O|[BIESLU](-.*)?", re.DOTALL)
 _TO_BIOES, _TO_BILOU = str.maketrans("LU", "ES"), str.maketrans("ES", "LU")
+
+
+class Repaired(NamedTuple):
+    tags: list[str]
+    n_repaired: int
 
 
 def detect(sequences: Iterable[Sequence[str]]) -> TagScheme | None:
@@ -72,6 +78,16 @@ def convert(tags: Sequence[str], source: TagScheme, target: TagScheme) -> Repair
             )
     spans = _read(tags)
     return Repaired(_written(spans, len(tags), target), _n_broken(tags, spans, source))
+
+
+def complete(names: Iterable[str], scheme: TagScheme) -> tuple[str, ...]:
+    """O and all tags that a scheme has for the types of these, sorted.
+
+    >>> complete(["B-PER", "O"], "BIOES")
+    ('B-PER', 'E-PER', 'I-PER', 'O', 'S-PER')
+    """
+    types = {name[1:] for name in names if name != "O"}
+    return tuple(sorted({"O", *(prefix + each for prefix in _PREFIXES[scheme] for each in types)}))
 
 
 def _read(tags: Sequence[str]) -> list[Span]:
