@@ -37,10 +37,12 @@ def test_gone_on_with_from_any_update_the_rest_is_the_same(
     lengths = [1 + 7 * i % 11 for i in range(len(labels))]
 
     def batches(epoch: int) -> list[list[int]]:
-        rows = [] if how == "none" else drawn(labels, how, seed=seed, epoch=epoch)
-        found = epoch_batches(lengths, batch_size, seed=seed, epoch=epoch, rows=rows)
-        assert Counter(i for batch in found for i in batch) == Counter(rows or range(len(labels)))
-        return found
+        rows = list(range(len(labels)))
+        if how != "none":
+            rows = drawn(labels, how, seed=seed, epoch=epoch)
+        taken = [lengths[row] for row in rows]
+        found = epoch_batches(taken, batch_size, seed=seed, epoch=epoch)
+        return [[rows[i] for i in batch] for batch in found]
 
     n = len(batches(0))
     assert all(len(batches(epoch)) == n for epoch in range(3))
@@ -48,13 +50,6 @@ def test_gone_on_with_from_any_update_the_rest_is_the_same(
     k = data.draw(st.integers(0, len(whole)))
     np.random.default_rng().random(k)  # whatever else is drawn
     assert [batches(i // n)[i % n] for i in range(k, len(whole))] == whole[k:]
-
-
-@given(rows=st.lists(st.integers(0, 9), min_size=1, max_size=60), batch_size=st.integers(1, 9))
-def test_every_row_that_is_given_occurs_as_often_as_given(rows: list[int], batch_size: int) -> None:
-    batches = epoch_batches([3] * 10, batch_size, seed=0, epoch=0, rows=rows)
-    assert sorted(i for batch in batches for i in batch) == sorted(rows)
-    assert all(batches)
 
 
 def test_batches_are_the_same_in_every_version_and_process() -> None:
@@ -117,11 +112,6 @@ def test_thinned_examples_take_turns() -> None:
     labels = [0] * 50 + [1] * 5
     taken = {i for epoch in range(10) for i in drawn(labels, "under", seed=0, epoch=epoch)}
     assert len(taken) == 55
-
-
-def test_rows_that_are_drawn_may_repeat() -> None:
-    batches = epoch_batches([1, 2, 3], 2, seed=0, epoch=0, rows=[0, 0, 2, 2, 2])
-    assert sorted(i for batch in batches for i in batch) == [0, 0, 2, 2, 2]
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 7, 20])

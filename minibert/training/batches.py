@@ -14,7 +14,7 @@ _POOL_BATCHES = 50
 
 
 def epoch_batches(
-    lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int, rows: Sequence[int] = ()
+    lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int
 ) -> list[list[int]]:
     """The batches of an epoch, each a list of indices into `lengths`.
 
@@ -25,10 +25,9 @@ def epoch_batches(
     Args:
         lengths: tokens of each example.
         batch_size: examples of a batch.
-        rows: the indices to draw from, with repetitions where wanted; all once when empty.
     """
     generator = np.random.Generator(np.random.PCG64([seed, epoch]))
-    order = generator.permutation(np.asarray(rows if len(rows) else range(len(lengths))))
+    order = generator.permutation(np.arange(len(lengths)))
     counts = np.asarray(lengths)
     batches: list[list[int]] = []
     pool_size = batch_size * _POOL_BATCHES

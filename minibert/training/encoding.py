@@ -1,6 +1,6 @@
 """Rows and their targets as examples: tokenised, cut or read in windows, tags at their tokens."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ import torch
 
 from minibert.errors import DataError, RunError
 from minibert.prediction.sequences import joined
+from minibert.prediction.settings import COMPARED, PredictionSettings
 from minibert.tokenizer import Encoding, Tokenizer, window_spans
 from minibert.training.examples import Examples
 from minibert.training.losses import IGNORED
@@ -32,11 +33,12 @@ class Cut:
     cut_texts: int = 0
     cut_tokens: int = 0
 
-    def add(self, encoding: Encoding) -> None:
+    def add(self, n_tokens: int, n_cut: int = 0) -> None:
+        """Count a text of so many tokens, of which so many are cut away."""
         self.n_texts += 1
-        self.n_tokens += len(encoding.ids) + encoding.n_truncated
-        self.cut_texts += bool(encoding.n_truncated)
-        self.cut_tokens += encoding.n_truncated
+        self.n_tokens += n_tokens
+        self.cut_texts += n_cut > 0
+        self.cut_tokens += n_cut
 
     def __str__(self) -> str:
         mean = self.n_tokens / max(1, self.n_texts)
@@ -63,14 +65,14 @@ def encode_rows(
     Args:
         rows: good ones; texts are texts, tags as many as words.
         targets: what `labels.py` made of their labels, one a row.
-        what: "train", "validation" or "test", for the bar.
+        what: "train", or what is measured on: there words are judged, whatever their pieces learn.
 
-    Raises: TextError for a text that is too long under long_text = "error"; DataError where there
-        is nothing to make examples of; RunError for settings that do not fit.
+    Raises: DataError for a text that is too long under long_text = "error", or a question that
+        leaves its text no room; RunError for settings that do not fit.
     """
     if run.task == "masked_lm":
         return _running_text(run, rows, tokenizer, what)
-    if run.task in ("similarity", "contrastive"):
+    if run.task in COMPARED:
         return _sets_of_texts(run, rows, targets, tokenizer, what)
     if run.task == "spans":
         return _answers(run, rows, targets, tokenizer, what)
@@ -87,33 +89,47 @@ def _texts(
     windows = data.long_text == "windows"
     if windows and data.text_pair is not None:
         raise RunError("data.long_text is 'windows', expected 'truncate' or 'error' for pairs")
-    overlap = overlap_of(run, data.max_length - 2)
-    limit = None if windows else data.max_length
+    overlap = overlaps(run)(data.max_length - 2)
+    of_words, every = run.task == "tokens", data.label_all_pieces and what == "train"
     for chunk in _chunks(len(rows), what):
-        some = [rows[i] for i in chunk]
-        if run.task == "tokens":
-            words = [row.value("tokens") for row in some]
-            encodings = tokenizer.encode_words(words, max_length=limit)
-            if data.long_text == "error":
-                _refuse_cut(some, encodings, data.max_length)
-        else:
-            pairs = None if data.text_pair is None else [_text(r, data.text_pair) for r in some]
-            encodings = tokenizer.encode(
-                [_text(row, data.text) for row in some],
-                pairs,
-                max_length=limit,
-                truncation="error" if data.long_text == "error" else "longest_first",
-            )
+        encodings = _encoded(run, [rows[i] for i in chunk], tokenizer)
         for i, encoding in zip(chunk, encodings, strict=True):
-            cut.add(encoding)
-            target = targets[i]
-            if run.task == "tokens":
-                target = aligned(target, encoding.word_ids, every=data.label_all_pieces)
+            _count(cut, run, rows[i], encoding)
+            target = aligned(targets[i], encoding.word_ids, every=every) if of_words else targets[i]
             if windows:
-                _add_windows(found, i, encoding, target, data.max_length, overlap)
+                _add_windows(found, i, encoding, target, data.max_length, overlap, tags=of_words)
             else:
                 _add(found, encoding, target)
     return Encoded(found, cut)
+
+
+def _encoded(run: RunConfig, rows: Sequence[Row], tokenizer: Tokenizer) -> list[Encoding]:
+    """The texts, pairs or words of rows, whole where they are read in windows, else cut."""
+    data = run.data
+    limit = None if data.long_text == "windows" else data.max_length
+    if run.task == "tokens":
+        return tokenizer.encode_words([row.value("tokens") for row in rows], max_length=limit)
+    pairs = None if data.text_pair is None else [_text(row, data.text_pair) for row in rows]
+    return tokenizer.encode([_text(row, data.text) for row in rows], pairs, max_length=limit)
+
+
+def _count(cut: Cut, run: RunConfig, row: Row, encoding: Encoding) -> None:
+    """Note how long a text is.
+
+    Raises: DataError where it is too long, and is not to be cut.
+    """
+    n_tokens = len(encoding.ids) + encoding.n_truncated
+    cut.add(n_tokens, encoding.n_truncated)
+    if encoding.n_truncated and run.data.long_text == "error":
+        raise _too_long(run, row, n_tokens)
+
+
+def _too_long(run: RunConfig, row: Row, n_tokens: int) -> DataError:
+    others = "'truncate'" if run.task in COMPARED else "'truncate' or 'windows'"
+    return DataError(
+        f"{row.place}: has {n_tokens} tokens, expected at most {run.data.max_length}; raise "
+        f"data.max_length, or set data.long_text to {others}"
+    )
 
 
 def _add(found: Examples, encoding: Encoding, target: Any) -> None:
@@ -123,36 +139,43 @@ def _add(found: Examples, encoding: Encoding, target: Any) -> None:
 
 
 def _add_windows(
-    found: Examples, text: int, encoding: Encoding, target: Any, max_length: int, overlap: int
+    found: Examples,
+    text: int,
+    encoding: Encoding,
+    target: Any,
+    max_length: int,
+    overlap: int,
+    *,
+    tags: bool,
 ) -> None:
-    """The windows of a text, each between [CLS] and [SEP], and each with the text's target."""
+    """The windows of a text, each between [CLS] and [SEP], and each with the text's target.
+
+    Args:
+        tags: whether the target has a tag for each token, of which a window gets its own.
+    """
     first, *inner, last = encoding.ids
     for start, stop in window_spans(len(inner), max_length - 2, overlap):
         found.ids.append([first, *inner[start:stop], last])
         found.types.append([0] * (stop - start + 2))
-        if isinstance(target, list) and len(target) == len(encoding.ids):  # a tag a token
-            tags = [IGNORED, *target[1 + start : 1 + stop], IGNORED]
-            found.targets.append(tags)
-        else:
-            found.targets.append(target)
+        own = [IGNORED, *target[1 + start : 1 + stop], IGNORED] if tags else target
+        found.targets.append(own)
         found.texts.append(text)
         found.starts.append(start)
 
 
-def overlap_of(run: RunConfig, room: int) -> int:
-    """How many of its `room` tokens a window repeats of the one before.
+def overlaps(run: RunConfig) -> Callable[[int], int]:
+    """How many of its tokens a window repeats of the one before, by its size; as in prediction.
 
     Raises: RunError for more than half of them.
     """
-    given = run.data.window_overlap
-    if given is None:
-        return room // (4 if run.task in ("tokens", "spans") else 8)
-    if given > room // 2:
+    given, most = run.data.window_overlap, (run.data.max_length - 2) // 2
+    if given is not None and given > most:
         raise RunError(
-            f"data.window_overlap is {given}, expected at most {room // 2}, half of what "
+            f"data.window_overlap is {given}, expected at most {most}, half of what "
             "data.max_length leaves"
         )
-    return given
+    length = run.data.max_length
+    return PredictionSettings(task=run.task, max_length=length, window_overlap=given).overlap
 
 
 def aligned(tags: Sequence[int], word_ids: Sequence[int | None], *, every: bool) -> list[int]:
@@ -163,16 +186,6 @@ def aligned(tags: Sequence[int], word_ids: Sequence[int | None], *, every: bool)
         found.append(tags[word] if word is not None and (first or every) else IGNORED)
         before = word
     return found
-
-
-def _refuse_cut(rows: Sequence[Row], encodings: Sequence[Encoding], max_length: int) -> None:
-    for row, encoding in zip(rows, encodings, strict=True):
-        if encoding.n_truncated:
-            n_tokens = len(encoding.ids) + encoding.n_truncated
-            raise DataError(
-                f"{row.place}: has {n_tokens} tokens, expected at most {max_length}; raise "
-                "data.max_length, or set data.long_text to 'truncate' or 'windows'"
-            )
 
 
 # ---- texts that get a vector each
@@ -189,14 +202,11 @@ def _sets_of_texts(
     columns = [data.text, data.text_pair, *data.negatives]
     found, cut = Examples([], [], list(targets), n_parts=len(columns)), Cut()
     for chunk in _chunks(len(rows), what):
+        owners = [rows[i] for i in chunk for _ in columns]
         texts = [_text(rows[i], column) for i in chunk for column in columns]
-        truncation = "error" if data.long_text == "error" else "longest_first"
-        for encoding in tokenizer.encode(
-            texts,
-            max_length=data.max_length,
-            truncation=truncation,  # type: ignore[arg-type]
-        ):
-            cut.add(encoding)
+        encodings = tokenizer.encode(texts, max_length=data.max_length)
+        for row, encoding in zip(owners, encodings, strict=True):
+            _count(cut, run, row, encoding)
             found.ids.append(encoding.ids)
             found.types.append(encoding.token_type_ids)
     return Encoded(found, cut)
@@ -221,7 +231,7 @@ def _answers(
     room = data.max_length - 3
     if room < 5:
         raise RunError(f"data.max_length is {data.max_length}, expected at least 8 for questions")
-    overlap = overlap_of(run, room)
+    overlap = overlaps(run)
     for chunk in _chunks(len(rows), what):
         questions = tokenizer.ids([_text(rows[i], data.text) for i in chunk])
         contexts = tokenizer.encode([_text(rows[i], data.text_pair) for i in chunk], offsets=True)
@@ -229,14 +239,10 @@ def _answers(
             ids, n_first = context.ids[1:-1], len(question) + 2
             size = room - len(question)
             _check_room(run, rows[i], len(question), len(ids), room)
-            shared = size // 4 if data.window_overlap is None else min(overlap, size // 2)
-            spans = window_spans(len(ids), size, shared)
+            spans = window_spans(len(ids), size, overlap(size))
             if data.long_text != "windows":
                 spans = [(0, min(size, len(ids)))]
-            cut.n_texts += 1
-            cut.n_tokens += n_first + len(ids) + 1
-            cut.cut_texts += spans[-1][1] < len(ids)
-            cut.cut_tokens += len(ids) - spans[-1][1]
+            cut.add(n_first + len(ids) + 1, len(ids) - spans[-1][1])
             answer = token_span(context.offsets[1:-1], *targets[i])
             for (start, _), target in zip(spans, windowed(answer, spans), strict=True):
                 piece = joined(tokenizer, question, ids[start : start + size])
@@ -313,7 +319,7 @@ def _running_text(run: RunConfig, rows: Sequence[Row], tokenizer: Tokenizer, wha
         for i, ids in zip(
             chunk, tokenizer.ids([_text(rows[i], data.text) for i in chunk]), strict=True
         ):
-            cut.n_texts, cut.n_tokens = cut.n_texts + 1, cut.n_tokens + len(ids)
+            cut.add(len(ids))
             document = _document(rows[i], run.masking.next_sentence)
             if document is None or document != before:
                 documents.append([])

@@ -59,6 +59,16 @@ class Examples:
         first: dict[tuple[int, ...], int] = {}
         return [first.setdefault(tuple(ids), place) for place, ids in enumerate(self.ids)]
 
+    def taken(self, rows: Sequence[int]) -> "Examples":
+        """Some of the examples, by themselves: one that is taken twice is two of them."""
+        sequences = [each for row in rows for each in self.sequences(row)]
+        return Examples(
+            [self.ids[each] for each in sequences],
+            [self.types[each] for each in sequences],
+            [self.targets[row] for row in rows],
+            self.n_parts,
+        )
+
     def sequences(self, row: int) -> range:
         """The sequences of an example."""
         return range(row * self.n_parts, (row + 1) * self.n_parts)

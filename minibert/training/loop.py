@@ -156,6 +156,7 @@ class Trainer:
         self.device = _device(self.processes.device(settings.device))
         self.model.to(self.device)
         self._epochs: dict[int, list[list[int]]] = {}
+        self._examples = self.train  # those of the epoch
         self.steps_per_epoch = len(self._batches(0))
         self.total = max(1, math.ceil(settings.epochs * self.steps_per_epoch))
         self.warmup = round(self.run_config.schedule.warmup_fraction * self.total)
@@ -243,8 +244,8 @@ class Trainer:
 
     def _batch(self, rows: Sequence[int]) -> Batch:
         if self.prepare is None:
-            return collate(self.train, rows, dtype=self.target_dtype)
-        return self.prepare(self.train, rows, self.step)
+            return collate(self._examples, rows, dtype=self.target_dtype)
+        return self.prepare(self._examples, rows, self.step)
 
     def _backward(self, rows: Sequence[int]) -> tuple[LossSum, int]:
         """Add the gradients of some examples; their loss, and how many tokens they have."""
@@ -316,19 +317,17 @@ class Trainer:
             module.requires_grad_(thawed)
 
     def _batches(self, epoch: int) -> list[list[int]]:
-        """The batches of an epoch; of the last one asked for they are kept."""
+        """The batches of an epoch, of its examples; of the last one asked for they are kept."""
         if epoch not in self._epochs:
             settings, sampling = self.run_config.training, self.run_config.data.sampling
-            rows: list[int] = []
+            self._examples = self.train
             if sampling != "none":
+                # One that is drawn twice becomes two, which are not augmented alike.
                 rows = drawn(self.train.targets, sampling, seed=settings.seed, epoch=epoch)
+                self._examples = self.train.taken(rows)
             self._epochs = {
                 epoch: epoch_batches(
-                    self.train.lengths,
-                    settings.batch_size,
-                    seed=settings.seed,
-                    epoch=epoch,
-                    rows=rows,
+                    self._examples.lengths, settings.batch_size, seed=settings.seed, epoch=epoch
                 )
             }
         return self._epochs[epoch]
