@@ -10,7 +10,7 @@ from torch import Tensor
 
 from minibert.errors import ConfigError
 from minibert.heads import BertForSequenceClassification
-from minibert.prediction.decisions import decide, probabilities
+from minibert.prediction.decisions import probabilities
 from minibert.prediction.loading import check_pairs, open_saved, prepared
 from minibert.prediction.sequences import (
     Batch,
@@ -24,7 +24,7 @@ from minibert.prediction.sequences import (
     text_pieces,
 )
 from minibert.prediction.settings import CLASSIFIED, PredictionSettings
-from minibert.prediction.windows import mean_of_windows, vote_of_classes, vote_of_presence
+from minibert.prediction.windows import logits_of_texts
 from minibert.tokenizer import Tokenizer
 
 
@@ -191,22 +191,15 @@ class TextClassifier:
             )
         )  # fmt: skip
         owners, tokens = torch.tensor(pieces.owners), torch.tensor(pieces.tokens)
-        if self.settings.merge_windows == "mean":
-            return mean_of_windows(logits, tokens, owners, n_texts)
-        if self._by_label:
-            present = decide(logits / self.settings.temperature, self._thresholds)
-            return vote_of_presence(logits, tokens, owners, n_texts, present)
-        votes = self._classes(self._probabilities(logits))
-        return vote_of_classes(logits, tokens, owners, n_texts, votes)
+        return logits_of_texts(
+            logits, owners=owners, tokens=tokens, n_texts=n_texts,
+            task=self.settings.task, how=self.settings.merge_windows,
+            thresholds=self.settings.thresholds, temperature=self.settings.temperature,
+        )  # fmt: skip
 
     def _logits_of(self, batch: Batch) -> Sequence[Tensor]:
         out = self.model(batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout)
         return on_cpu(out.logits).unbind()
-
-    @property
-    def _by_label(self) -> bool:
-        """Whether each logit decides by itself, its label being there or not."""
-        return self.settings.task == "multilabel" or self.model.config.num_labels == 1
 
     def _probabilities(self, logits: Tensor) -> Float[Tensor, "texts labels"]:
         """Of each label, in the order of `labels`; of one text they sum to 1, or are multilabel."""

@@ -14,6 +14,39 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from minibert.prediction.decisions import decide
+
+
+def logits_of_texts(
+    logits: Float[Tensor, "windows labels"],
+    tokens: Int[Tensor, " windows"],
+    owners: Int[Tensor, " windows"],
+    n_texts: int,
+    *,
+    task: str,
+    how: str,
+    thresholds: Sequence[float] = (),
+    temperature: float = 1.0,
+) -> Float[Tensor, "texts labels"]:
+    """The logits of each text: the mean of its windows, or those of the windows that win the vote.
+
+    Args:
+        task: of `TextClassifier`.
+        how: "mean", or "vote": each window then votes as a text alone is decided on.
+        thresholds, temperature: by which that is decided.
+    """
+    if how == "mean":
+        return mean_of_windows(logits, tokens, owners, n_texts)
+    odds = logits.double() / temperature
+    limits = torch.tensor(thresholds or (0.5,), dtype=torch.double)
+    if task == "multilabel" or logits.shape[1] == 1:
+        return vote_of_presence(logits, tokens, owners, n_texts, decide(odds, limits))
+    if task == "binary":
+        votes = decide(odds[:, 1] - odds[:, 0], limits[0]).long()
+    else:
+        votes = odds.argmax(dim=1)
+    return vote_of_classes(logits, tokens, owners, n_texts, votes)
+
 
 def mean_of_windows(
     logits: Float[Tensor, "windows labels"],
@@ -81,6 +114,27 @@ def vote_of_presence(
     )
     wins = (votes > 0) | ((votes == 0) & (heard > 0))
     return _weighted(logits, weights * (present == wins[owners]), owners, n_texts)
+
+
+def odds_of_votes(
+    odds: Float[Tensor, "windows labels"],
+    tokens: Int[Tensor, " windows"],
+    owners: Int[Tensor, " windows"],
+    n_texts: int,
+) -> Float[Tensor, "texts labels"]:
+    """The odds that stand for a text where its windows vote: what a threshold is fitted on.
+
+    By `vote_of_presence` a text has the label where the threshold is lower than these odds, and
+    nowhere else: they are those of one of its windows, the middle one where all hold as much.
+    """
+    found = torch.empty(n_texts, odds.shape[1], dtype=odds.dtype)
+    for text in range(n_texts):
+        ordered, order = odds[owners == text].sort(dim=0, descending=True)
+        n_for = torch.arange(1, len(order) + 1)[:, None]
+        heard = _weights(tokens[owners == text])[order].cumsum(dim=0)
+        wins = (2 * n_for > len(order)) | ((2 * n_for == len(order)) & (2 * heard > heard[-1]))
+        found[text] = ordered.gather(0, wins.int().argmax(dim=0, keepdim=True))[0]
+    return found
 
 
 def clearest_windows(spans: Sequence[tuple[int, int]]) -> Int[Tensor, " tokens"]:

@@ -31,6 +31,8 @@ from minibert.training.run_keys import (
     key,
 )
 
+IN_PYTHON = "rows given in Python"  # what is written down of them
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -307,4 +309,4 @@ def _plain(value: Any) -> Any:
         return list(value)
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    return "rows given in Python"
+    return IN_PYTHON

@@ -8,27 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from minibert.checkpoint import Pretrained
 from minibert.config import BertConfig
 from minibert.errors import RunError
-from minibert.prediction.settings import PredictionSettings
+from minibert.prediction.loading import checked_device
+from minibert.prediction.settings import CLASSIFIED, FILE, PredictionSettings
 from minibert.recipe import read_recipe
 from minibert.tokenizer import Tokenizer
 from minibert.training.calibration import Calibration, fit_temperature, fit_thresholds
-from minibert.training.dataset import read_dataset, read_examples
+from minibert.training.dataset import read_examples, read_side
 from minibert.training.evaluation import Evaluation
 from minibert.training.examples import Examples
 from minibert.training.metrics import Report
-from minibert.training.run_config import RunConfig
+from minibert.training.run_config import IN_PYTHON, RunConfig
 from minibert.training.run_keys import LossConfig
 from minibert.training.span_task import SpanTask
 from minibert.training.tasks import Task, task_of
 from minibert.training.text_task import TextTask
 
-_THRESHOLDS = ("binary", "multilabel")
-_PROBABILITIES = ("binary", "multiclass", "multilabel")
+_WITH_THRESHOLDS = ("binary", "multilabel")
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,15 @@ class Fitted:
 class SavedRun:
     """The folder of a run that has ended, opened to be measured.
 
-    Raises: RunError where the folder holds no run, or one without a model.
+    Args:
+        folder: what `minibert train` wrote.
+        device: where it is computed: "cpu", "cuda", "cuda:1", or "auto".
+
+    Raises: RunError where the folder holds no run, or one without a model; the errors of opening
+        the model.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, device: str = "cpu") -> None:
         self.folder = Path(folder)
         self.run = read_run(self.folder)
         self.model_folder = self.folder / "model"
@@ -54,19 +58,20 @@ class SavedRun:
                 f"{self.folder}: has no model, which a run gets at its end; go on with minibert "
                 "train --resume"
             )
-        self.settings = PredictionSettings.of(self.model_folder)
+        self.device = checked_device(device)
+        self.settings = PredictionSettings.from_file(self.model_folder / FILE)
         self.tokenizer = Tokenizer.from_pretrained(self.model_folder)
         self.config = BertConfig.from_file(self.model_folder / "config.json")
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of the labels; of tasks without labels none."""
-        if self.run.task not in (*_PROBABILITIES, "tokens"):
+        if self.run.task not in (*CLASSIFIED, "tokens"):
             return ()
         return self.settings.labels or tuple(self.config.labels)
 
     def examples(self, source: Any) -> Examples:
-        """Rows of other files, read as those of the run.
+        """Rows of other files, or made in Python, read as those of the run.
 
         Raises: the errors of reading data; bad rows are refused.
         """
@@ -75,33 +80,53 @@ class SavedRun:
         return read_examples(self.run, source, self.labels, self.tokenizer)
 
     def own_examples(self, side: str) -> Examples:
-        """The "validation" or "test" examples of the run.
+        """The "validation" or "test" examples of the run, read anew.
 
-        Raises: RunError where the run has none, or its rows were made in Python.
+        Raises: RunError where the run has none, where its rows were made in Python, and where a
+            share of train is not the rows any more that it was when the run was trained.
         """
-        if "rows given in Python" in (self.run.data.train, self.run.data.validation):
+        data = self.run.data
+        source = {"validation": data.validation, "test": data.test}[side]
+        if source is None:
             raise RunError(
-                f"{self.folder}: its rows were given in Python, expected files; give DATA"
+                f"{self.folder}: the run has no data.{side}, expected some; give DATA, a file of "
+                f"rows, or train with data.{side}"
             )
-        found = read_dataset(self.run, self.tokenizer)
-        examples = found.validation if side == "validation" else found.test
-        if examples is None:
+        is_share = isinstance(source, float)
+        if (data.train if is_share else source) == IN_PYTHON:
             raise RunError(
-                f"{self.folder}: the run has no data.{side}, expected some; give a file of rows, "
-                f"or train with data.{side}"
+                f"{self.folder}: its {side} rows were given in Python, expected files; give DATA, "
+                "a file of rows"
             )
-        return examples
+        found = read_side(self.run, side, self.labels, self.tokenizer)
+        if is_share:
+            self._check_split(found.split)
+        return found.examples
+
+    def _check_split(self, split: Mapping[str, list[str]]) -> None:
+        """Refuse to measure on rows that the model was trained on."""
+        known = _read_json(self.folder / "split.json")
+        for side, names in split.items():
+            before = known.get(side)
+            if not isinstance(before, list) or list(map(_short, before)) != list(
+                map(_short, names)
+            ):
+                raise RunError(
+                    f"{self.folder}: the rows of data.train are not those that it was trained on, "
+                    "so that a share of them is no longer what it was; give DATA, a file of rows "
+                    "that are new to it"
+                )
 
     def evaluate(self, examples: Examples) -> Report:
         """All figures on examples, with the thresholds that are saved with the model."""
         task, model = self._opened(examples)
-        scale = self.settings.temperature
         if not isinstance(task, TextTask) or task.name == "tokens":
             return Evaluation(task, self.labels, examples).report(model)
         thresholds = self.settings.thresholds or 0.5
         evaluation = Evaluation(task, self.labels, examples, thresholds=thresholds)
-        logits, targets = self._scores(evaluation, task, model)
-        evaluation.metrics.update(logits / scale, targets)
+        with torch.no_grad():
+            logits, targets = task.scores(evaluation.results(model), examples)
+        evaluation.metrics.update(logits.double() / self.settings.temperature, targets)
         return evaluation.metrics.report()
 
     def fit(self, examples: Examples) -> Fitted:
@@ -109,18 +134,22 @@ class SavedRun:
 
         Raises: RunError for a task that gives no probabilities.
         """
-        if self.run.task not in _PROBABILITIES:
+        if self.run.task not in CLASSIFIED:
             raise RunError(
                 f"{self.folder}: its task is {self.run.task!r}, expected one of "
-                f"{', '.join(_PROBABILITIES)} to fit thresholds"
+                f"{', '.join(CLASSIFIED)} to fit thresholds"
             )
         task, model = self._opened(examples)
         assert isinstance(task, TextTask)
-        logits, targets = self._scores(Evaluation(task, self.labels, examples), task, model)
-        calibration = fit_temperature(logits, targets)
+        task = replace(task, thresholds=(), temperature=1.0)  # as if nothing was fitted yet
+        with torch.no_grad():
+            found = task.gathered(Evaluation(task, self.labels, examples).results(model), examples)
+        targets = task.targets(examples)
+        calibration = fit_temperature(task.merged(found, examples), targets)
         thresholds: tuple[float, ...] = ()
-        if self.run.task in _THRESHOLDS:
-            thresholds = tuple(fit_thresholds(logits / calibration.temperature, targets))
+        if self.run.task in _WITH_THRESHOLDS:
+            odds = task.odds(found, examples) / calibration.temperature
+            thresholds = tuple(fit_thresholds(odds, targets))
         self.settings = replace(
             self.settings, thresholds=thresholds, temperature=calibration.temperature
         )
@@ -138,14 +167,11 @@ class SavedRun:
         else:
             task = task_of(run, self.labels, examples, self.tokenizer, recipe)
         if isinstance(task, TextTask):
-            task = replace(task, mean=0.0, scale=1.0)  # which the saved classifier has in it
-        return task, task.network(run, self.model_folder).eval()
-
-    @torch.no_grad()
-    def _scores(
-        self, evaluation: Evaluation, task: TextTask, model: Pretrained
-    ) -> tuple[Tensor, Tensor]:
-        return task.scores(evaluation.results(model), evaluation.examples)
+            task = replace(
+                task, mean=0.0, scale=1.0,  # which the saved classifier has in it
+                thresholds=self.settings.thresholds, temperature=self.settings.temperature,
+            )  # fmt: skip
+        return task, task.network(run, self.model_folder).to(self.device).eval()
 
 
 def run_values(run: RunConfig, folder: Path) -> dict[str, Any]:
@@ -159,18 +185,32 @@ def read_run(folder: Path) -> RunConfig:
     Raises: RunError where there is none.
     """
     path = folder / "run.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise RunError(
-            f"{folder}: holds no run, expected the output folder of minibert train"
-        ) from None
-    except ValueError as error:
-        raise RunError(f"{path}: is no JSON: {error}") from None
-    if not isinstance(values, Mapping) or not isinstance(values.get("run"), Mapping):
+    if not path.is_file():
+        raise RunError(f"{folder}: holds no run, expected the output folder of minibert train")
+    values = _read_json(path)
+    if not isinstance(values.get("run"), Mapping):
         raise RunError(f"{path}: holds no run, expected what minibert train writes")
     run = {name: _said(table) for name, table in values["run"].items()}
-    return RunConfig.from_dict(run, folder=folder / str(values.get("folder", ".")))
+    try:
+        return RunConfig.from_dict(run, folder=folder / str(values.get("folder", ".")))
+    except RunError as error:
+        raise RunError(f"{path}: {error}") from None
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    """A JSON object.
+
+    Raises: RunError for anything else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise RunError(f"{path}: is a {type(values).__name__}, expected what minibert train writes")
+    return values
 
 
 def _said(value: Any) -> Any:
@@ -178,3 +218,8 @@ def _said(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     return {name: each for name, each in value.items() if each is not None}
+
+
+def _short(name: str) -> str:
+    """The place of a row without the folder of its file, which hangs on where one looks from."""
+    return str(name).rsplit("/", 1)[-1]

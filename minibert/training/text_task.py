@@ -10,18 +10,14 @@ from torch import Tensor, nn
 
 from minibert.checkpoint import Pretrained, initialise, load
 from minibert.config import BertConfig
+from minibert.errors import RunError
 from minibert.heads import (
     BertForSequenceClassification,
     BertForTokenClassification,
     last_linear,
 )
 from minibert.layout import unpack
-from minibert.prediction.windows import (
-    mean_of_windows,
-    merge_tokens,
-    vote_of_classes,
-    vote_of_presence,
-)
+from minibert.prediction.windows import logits_of_texts, merge_tokens, odds_of_votes
 from minibert.tokenizer import Tokenizer
 from minibert.training.augment import Augmentation
 from minibert.training.examples import Batch, Examples, Found, collate
@@ -51,6 +47,8 @@ class TextTask:
     mean: float = 0.0
     scale: float = 1.0
     merge_windows: str = "mean"
+    thresholds: tuple[float, ...] = ()  # by which windows vote
+    temperature: float = 1.0
     augmentation: Augmentation | None = None
     seed: int = 0  # of the augmentation
 
@@ -69,6 +67,13 @@ class TextTask:
             config.labels, config.classifier_hidden_size,
         )  # fmt: skip
         model = load(self.head, folder, config, new_head=not fits)
+        report = model.load_report
+        if report is not None and any(map(_is_of_head, report.initialised)):
+            self._begin(run, model)
+        return model
+
+    def _begin(self, run: RunConfig, model: Pretrained) -> None:
+        """Give a fresh head the values that it is to start from."""
         if run.head.init_std is not None:
             initialise(model.classifier, std=run.head.init_std)  # type: ignore[arg-type]
         if run.head.bias_from_prior and self.prior:
@@ -76,7 +81,6 @@ class TextTask:
             alone = self.problem_type == "multi_label_classification"
             with torch.no_grad():  # so that the first answer is that share
                 last_linear(model).bias.copy_(shares.logit() if alone else shares.log())
-        return model
 
     def prepare(self, examples: Examples, rows: Sequence[int], step: int | None = None) -> Batch:
         """Examples as a batch; for an update of training as augmentation has them then."""
@@ -120,28 +124,45 @@ class TextTask:
         self, results: Iterable[tuple[Batch, Found]], examples: Examples
     ) -> tuple[Tensor, Tensor]:
         """Logits and targets of each text, in order: `(texts, …)`."""
+        return self.merged(self.gathered(results, examples), examples), self.targets(examples)
+
+    def targets(self, examples: Examples) -> Tensor:
+        """The target of each text, in order: `(texts, …)`."""
+        found = [examples.targets[rows[0]] for rows in examples.windows]
+        return torch.tensor(found, dtype=self.target_dtype)
+
+    def gathered(self, results: Iterable[tuple[Batch, Found]], examples: Examples) -> Tensor:
+        """The logits of each example, a text or a window, in order: `(examples, …)`."""
         found: list[Tensor] = [torch.empty(0)] * len(examples)
         for batch, given in results:
             for row, each in zip(batch.rows, given["logits"].float(), strict=True):
                 found[row] = each
-        logits = torch.stack(found)
-        firsts = [rows[0] for rows in examples.windows]
-        targets = torch.tensor([examples.targets[row] for row in firsts], dtype=self.target_dtype)
-        if not examples.texts:
-            return logits, targets
-        if logits.ndim == 1:
-            return self._merged(logits[:, None], examples)[:, 0], targets
-        return self._merged(logits, examples), targets
+        return torch.stack(found)
 
-    def _merged(self, logits: Tensor, examples: Examples) -> Tensor:
-        """The logits of each text, from those of its windows: `(texts, labels)`."""
-        tokens = torch.tensor([length - 2 for length in examples.lengths])
-        owners, n_texts = torch.tensor(examples.texts), len(examples.windows)
-        if self.merge_windows == "mean":
-            return mean_of_windows(logits, tokens, owners, n_texts)
-        if self.problem_type == "single_label_classification":
-            return vote_of_classes(logits, tokens, owners, n_texts, logits.argmax(dim=1))
-        return vote_of_presence(logits, tokens, owners, n_texts, logits > 0)
+    def merged(self, logits: Tensor, examples: Examples) -> Tensor:
+        """The logits of each text, from those of its windows: `(texts, …)`."""
+        if not examples.texts:
+            return logits
+        found = logits_of_texts(
+            logits.view(len(logits), -1), *_windows(examples), task=self.name,
+            how=self.merge_windows, thresholds=self.thresholds, temperature=self.temperature,
+        )  # fmt: skip
+        return found.view(-1, *logits.shape[1:])
+
+    def odds(self, logits: Tensor, examples: Examples) -> Tensor:
+        """What the thresholds of each text are fitted on: `(texts,)`, of multilabel `(texts, …)`.
+
+        Where windows vote these are not the odds of its merged logits, for which window wins
+        depends on the threshold.
+        """
+        of_classes = self.problem_type == "single_label_classification"
+        if self.merge_windows == "mean" or not examples.texts:
+            merged = self.merged(logits, examples).double()
+            return merged[:, 1] - merged[:, 0] if of_classes else merged
+        wide = logits.double()
+        odds = wide[:, 1] - wide[:, 0] if of_classes else wide
+        found = odds_of_votes(odds.view(len(odds), -1), *_windows(examples))
+        return found.view(-1, *odds.shape[1:])
 
     def _measure_tags(
         self, results: Iterable[tuple[Batch, Found]], examples: Examples, metrics: Metrics
@@ -196,6 +217,12 @@ def text_task(
 
     Raises: RunError for settings that do not fit the task.
     """
+    given, one_logit = run.head.num_labels, run.task == "binary" and run.head.num_labels == 1
+    if given not in (None, len(labels)) and not one_logit:
+        raise RunError(
+            f"head.num_labels is {given}, expected {len(labels)}, for there are so many labels; "
+            "leave it out"
+        )
     made = _of_tags if run.task == "tokens" else _of_numbers if run.task == "regression" else _of
     return replace(
         made(run, tuple(labels), targets),
@@ -242,6 +269,16 @@ def _of_numbers(run: RunConfig, names: tuple[str, ...], targets: Sequence[Any]) 
         regression_loss(run), "regression", one_logit=True,
         mean=float(values.mean()) if len(values) else 0.0, scale=scale or 1.0,
     )  # fmt: skip
+
+
+def _is_of_head(name: str) -> bool:
+    return name.startswith("classifier.")
+
+
+def _windows(examples: Examples) -> tuple[Tensor, Tensor, int]:
+    """Of each window the tokens and the number of its text; how many texts there are."""
+    tokens = torch.tensor([length - 2 for length in examples.lengths])
+    return tokens, torch.tensor(examples.texts), len(examples.windows)
 
 
 def _shares(found: Sequence[int], n_texts: int) -> tuple[float, ...]:

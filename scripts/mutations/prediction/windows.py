@@ -1,6 +1,18 @@
 """Edits of minibert/prediction/windows.py, each of which a test has to notice."""
 
 EDITS = (
+    ('    if how == "mean":', "    if True:"),
+    ("logits.double() / temperature", "logits.double()"),
+    ("thresholds or (0.5,)", "(0.5,)"),
+    ('task == "multilabel" or logits.shape[1] == 1', 'task == "multilabel"'),
+    (
+        "decide(odds[:, 1] - odds[:, 0], limits[0])",
+        "decide(odds[:, 1] - odds[:, 0], limits[0] * 0)",
+    ),
+    ("        votes = odds.argmax(dim=1)", "        votes = odds.argmin(dim=1)"),
+    ("(2 * n_for == len(order)) & (2 * heard > heard[-1])", "(2 * n_for == len(order))"),
+    ("_weights(tokens[owners == text])[order]", "_weights(tokens[owners == text])[:, None]"),
+    ("odds[owners == text].sort(dim=0, descending=True)", "odds[owners == text].sort(dim=0)"),
     ("logits * (wide / total[owners])", "logits / total[owners]"),
     ("return tokens.clamp(min=1)", "return tokens"),
     ("return tokens.clamp(min=1)", "return tokens.clamp(min=1, max=1)"),
