@@ -19,16 +19,29 @@ from safetensors.torch import save_file
 from strategies import TINY
 from torch import Tensor, nn
 
-from minibert import BertForSequenceClassification, BertForTokenClassification
+from minibert import (
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+)
+from minibert.checkpoint import Pretrained
 from minibert.errors import MinibertError
+from minibert.recipe import Recipe
 from minibert.training import evaluation as measuring
 from minibert.training.evaluation import Evaluation
 from minibert.training.examples import Batch, Examples
 from minibert.training.loop import Observer, StepRecord, Trainer
 from minibert.training.losses import LossSum
+from minibert.training.masked_lm_task import MaskedLMTask
+from minibert.training.masking import Masking
 from minibert.training.processes import Processes, current, together
 from minibert.training.run_config import RunConfig
+from minibert.training.span_task import SpanTask
+from minibert.training.tasks import Task
 from minibert.training.text_task import text_task
+from minibert.training.vector_task import vector_task
 
 LABELS = ("no", "yes", "maybe")
 SGD = {"name": "sgd", "learning_rate": 0.05}
@@ -49,7 +62,25 @@ CASES: dict[str, dict[str, Any]] = {
     "tags one by one": {"task": "tokens", "training": {"batch_size": 1, "epochs": 2}},
     "contrastive": {"training": {"batch_size": 5}},
     "contrastive accumulated": {"training": {"batch_size": 7, "accumulate": 2, "epochs": 10}},
-}
+    "pairs with scores": {
+        "task": "similarity", "loss": {"temperature": 0.5}, "training": {"batch_size": 5},
+    },
+    "pairs alone": {"task": "contrastive", "training": {"batch_size": 5}},
+    "pairs, negatives and widths": {
+        "task": "contrastive",
+        "data": {"negatives": ["third", "fourth"]},
+        "loss": {"symmetric": True, "matryoshka_dims": [4, 2], "temperature": 0.2},
+        "training": {"batch_size": 7, "accumulate": 2, "epochs": 10},
+    },
+    "triplets": {
+        "task": "contrastive", "data": {"negatives": ["third"]}, "loss": {"name": "triplet"},
+    },
+    "masked words and pairs": {
+        "task": "masked_lm", "masking": {"next_sentence": True, "fraction": 0.4},
+        "training": {"accumulate": 2},
+    },
+    "answers": {"task": "spans", "training": {"batch_size": 5}},
+}  # fmt: skip
 
 
 def examples(task: str = "multiclass", n: int = 11) -> Examples:
@@ -62,7 +93,24 @@ def examples(task: str = "multiclass", n: int = 11) -> Examples:
         targets = [
             [-100 if i < 2 or t % 3 == 0 else t % 3 for t in row] for i, row in enumerate(ids)
         ]
+    if task in ("similarity", "contrastive", "masked_lm", "spans"):
+        return _of_other_tasks(task, ids)
     return Examples(ids, [[0] * len(row) for row in ids], targets)
+
+
+def _of_other_tasks(task: str, ids: list[list[int]]) -> Examples:
+    """Sets of up to four texts, of which some occur twice; pairs, and answers in their second."""
+    if task in ("similarity", "contrastive"):
+        n_parts = 2 if task == "similarity" else 4
+        shifted = [ids[(i + i // 3 * part) % len(ids)] for i in range(11) for part in range(4)]
+        sets = [text for i, text in enumerate(shifted) if i % 4 < n_parts]
+        scores = [float(i % 4) for i in range(11)]
+        return Examples(sets, [[0] * len(text) for text in sets], scores, n_parts)
+    types = [[0] + [1] * (len(row) - 1) for row in ids]
+    if task == "masked_lm":
+        return Examples(ids, types, [i % 2 for i in range(11)])
+    answers = [(1, len(row) - 1) if i % 3 else (0, 0) for i, row in enumerate(ids)]
+    return Examples(ids, types, answers, texts=list(range(11)), starts=[-1] * 11)
 
 
 def settings(case: dict[str, Any]) -> RunConfig:
@@ -70,6 +118,27 @@ def settings(case: dict[str, Any]) -> RunConfig:
     return RunConfig.from_dict(
         {"task": "multiclass", "optimizer": SGD, **case, "training": training}
     )
+
+
+def task_of(chosen: RunConfig, train: Examples) -> Task:
+    """The task of a case, of a vocabulary without names."""
+    if chosen.task in ("similarity", "contrastive"):
+        return vector_task(chosen, Recipe(max_length=8), train.targets)
+    if chosen.task == "masked_lm":
+        special = torch.arange(11) < 5
+        masking = Masking(
+            4, 0, special, torch.arange(5, 11), torch.zeros(11, dtype=torch.bool), 0.4
+        )
+        return MaskedLMTask(masking, chosen.training.seed, 1.5)
+    if chosen.task == "spans":
+        return SpanTask(max_tokens=9, may_lack=True)
+    return text_task(chosen, LABELS, train.targets)
+
+
+HEADS: dict[str, type[Pretrained]] = {
+    "tokens": BertForTokenClassification, "similarity": BertModel, "contrastive": BertModel,
+    "masked_lm": BertForPreTraining, "spans": BertForQuestionAnswering,
+}  # fmt: skip
 
 
 def contrastive(model: nn.Module, batch: Batch) -> LossSum:
@@ -101,12 +170,21 @@ def trainer(case: str | dict[str, Any], *, dropout: float = 0.0, **more: Any) ->
         attention_probs_dropout_prob=dropout,
         initializer_range=0.3,
     )
-    kind = BertForTokenClassification if chosen.task == "tokens" else BertForSequenceClassification
     train = examples(chosen.task)
-    objective = text_task(chosen, LABELS, train.targets).objective
+    if chosen.loss.name == "triplet" or chosen.task == "contrastive":
+        train = of_parts(train, 2 + len(chosen.data.negatives))
+    task, objective = task_of(chosen, train), None
     if isinstance(case, str) and case.startswith("contrastive"):
         objective = contrastive
-    return Trainer(kind(config), objective, train, chosen, **more)
+    model = HEADS.get(chosen.task, BertForSequenceClassification)(config)
+    return Trainer(model, objective or task.objective, train, chosen, prepare=task.prepare, **more)
+
+
+def of_parts(sets: Examples, n_parts: int) -> Examples:
+    """Only the first texts of each set of four."""
+    kept = [i for i in range(len(sets.ids)) if i % sets.n_parts < n_parts]
+    ids, types = [sets.ids[i] for i in kept], [sets.types[i] for i in kept]
+    return Examples(ids, types, sets.targets, n_parts)
 
 
 def figures(records: list[StepRecord]) -> list[dict[str, float]]:
@@ -235,17 +313,24 @@ def overflowing(folder: Path, processes: Processes) -> None:
     (folder / f"{processes.rank}.txt").write_text(str(found.scale.value))
 
 
-def evaluation() -> Evaluation:
-    """Of all examples."""
-    found = examples()
-    task = text_task(settings({}), LABELS, found.targets)
-    return Evaluation(task, LABELS, found)
+EVALUATED = (
+    "classes", "pairs with scores", "pairs, negatives and widths", "masked words and pairs",
+    "answers",
+)  # fmt: skip
+
+
+def evaluation(case: str) -> dict[str, float]:
+    """Figures of a network that has not learnt anything, on all examples."""
+    found = trainer(case)
+    task = task_of(found.run_config, found.train)
+    labels = LABELS if case == "classes" else ()
+    return Evaluation(task, labels, found.train)(found.model.eval())
 
 
 def evaluated(folder: Path, processes: Processes) -> None:
-    """Figures of a network that has not learnt anything, of batches of three."""
+    """Of batches of three."""
     measuring._BATCH = 3
-    figures = evaluation()(trainer("classes").model.eval())
+    figures = {case: evaluation(case) for case in EVALUATED}
     (folder / f"{processes.rank}.json").write_text(json.dumps(figures))
 
 
