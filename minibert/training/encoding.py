@@ -121,15 +121,11 @@ def _count(cut: Cut, run: RunConfig, row: Row, encoding: Encoding) -> None:
     n_tokens = len(encoding.ids) + encoding.n_truncated
     cut.add(n_tokens, encoding.n_truncated)
     if encoding.n_truncated and run.data.long_text == "error":
-        raise _too_long(run, row, n_tokens)
-
-
-def _too_long(run: RunConfig, row: Row, n_tokens: int) -> DataError:
-    others = "'truncate'" if run.task in COMPARED else "'truncate' or 'windows'"
-    return DataError(
-        f"{row.place}: has {n_tokens} tokens, expected at most {run.data.max_length}; raise "
-        f"data.max_length, or set data.long_text to {others}"
-    )
+        others = "'truncate' or 'windows'" if run.data.text_pair is None else "'truncate'"
+        raise DataError(
+            f"{row.place}: has {n_tokens} tokens, expected at most {run.data.max_length}; raise "
+            f"data.max_length, or set data.long_text to {others}"
+        )
 
 
 def _add(found: Examples, encoding: Encoding, target: Any) -> None:
