@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minibert.errors import LabelError
 from minibert.training.labels import (
@@ -14,6 +16,7 @@ from minibert.training.labels import (
     label_names,
     multilabel_targets,
     number_targets,
+    span_targets,
     tag_targets,
 )
 
@@ -36,7 +39,7 @@ class Refused(list[tuple[int, str, str]]):
         ("binary", ["spam", "spam"], ("spam", "not spam")),
         ("multilabel", [["joy", "fear"], [], ["joy"]], ("fear", "joy")),
         ("tokens", [["O", "B-x"], ["I-x"]], ("B-x", "I-x", "O")),
-        ("multiclass", ["-1", "1"], ("-1", "1")),
+        ("multiclass", ["-1", "10", "9"], ("-1", "9", "10")),
         ("multiclass", ["a", None, float("nan"), "b"], ("a", "b")),
     ],
 )
@@ -124,3 +127,79 @@ def test_counts_of_every_shape_of_targets() -> None:
     assert counts([0, 2, 2], 3) == [1, 0, 2]
     assert counts([[1.0, 0.0], [1.0, 1.0]], 2) == [2, 1]
     assert counts([[0, 1, -100], [1]], 2) == [1, 2]
+
+
+# ---- answers in texts
+
+
+TEXT = "in paris, in 1912. Paris "
+
+
+@pytest.mark.parametrize(
+    ("answer", "start", "found"),
+    [
+        ("paris", None, "paris"),
+        ("in", None, "in"),  # where it first stands
+        ("in", 10, "in"),
+        ("in", "10", "in"),
+        ("in", 10.0, "in"),  # as a column with gaps has it
+        ("in", math.nan, "in"),
+        ("Paris", 19, "Paris"),
+        (1912, None, "1912"),
+        (" paris ", None, "paris"),  # spaces are no part of it
+        (" paris", 2, "paris"),  # whether they are counted
+        (" paris", 3, "paris"),  # or not
+        ("Paris ", 19, "Paris"),
+        (TEXT, 0, TEXT.strip()),
+    ],
+)
+def test_answer_is_where_it_stands(answer: Any, start: Any, found: str) -> None:
+    refused = Refused()
+    ((first, stop),) = span_targets([answer], [start], [TEXT], refused)
+    assert refused == []
+    assert TEXT[first:stop] == found
+    assert first == (TEXT.find(found) if start is None or start != start else first)
+    if answer == "in" and start is not None and start == start:
+        assert first == 10
+
+
+@pytest.mark.parametrize("answer", ["", "  ", None, math.nan])
+@pytest.mark.parametrize("start", [None, 3, "x", -1, math.nan])
+def test_missing_answer_is_that_there_is_none(answer: Any, start: Any) -> None:
+    refused = Refused()
+    assert span_targets([answer], [start], [TEXT], refused) == [(0, 0)]
+    assert refused == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "start", "said"),
+    [
+        ("rome", None, "the answer 'rome' is not in its text"),
+        ("paris", 2, "the answer 'paris' is not in its text at character 2"),
+        ("paris", 3000, "the answer 'paris' is not in its text at character 3000"),
+        ("paris", -1, "the answer starts at -1, expected a whole number from 0"),
+        ("paris", 3.5, "the answer starts at 3.5, expected a whole number from 0"),
+        ("paris", "three", "the answer starts at 'three', expected a whole number from 0"),
+        ("paris", True, "the answer starts at True, expected a whole number from 0"),
+        ("r" * 99, None, f"the answer {'r' * 40!r} is not in its text"),
+        (["paris"], None, "the answer is ['paris'], expected a text"),
+        ({"text": "paris"}, 3, "the answer is {'text': 'paris'}, expected a text"),
+        (["r" * 99], None, f"the answer is ['{'r' * 38}, expected a text"),
+    ],
+)
+def test_answer_that_is_not_there_is_refused(answer: Any, start: Any, said: str) -> None:
+    refused = Refused()
+    assert span_targets(["in", answer], [None, start], [TEXT, TEXT], refused) == [(0, 2), None]
+    assert refused == [(1, "answer", said)]
+
+
+@given(st.data())
+def test_any_part_of_a_text_is_found_where_it_is_said_to_be(data: st.DataObject) -> None:
+    text = data.draw(st.text(st.sampled_from("ab ß猫"), min_size=1, max_size=12))
+    start = data.draw(st.integers(0, len(text) - 1))
+    stop = data.draw(st.integers(start + 1, len(text)))
+    refused, answer = Refused(), text[start:stop]
+    ((first, last),) = span_targets([answer], [start], [text], refused)
+    assert refused == []
+    assert text[first:last] == answer.strip()
+    assert (start <= first <= last <= stop) or not answer.strip()

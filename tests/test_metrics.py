@@ -17,7 +17,7 @@ from seqeval.metrics import f1_score
 from sklearn import metrics as sk
 from torch import Tensor
 
-from minibert.errors import TrainingError
+from minibert.errors import LabelError, TrainingError
 from minibert.heads import QuestionAnsweringOutput
 from minibert.training.metrics import Metrics, Report, Task, is_better, metrics_of
 from minibert.training.scores import Logits
@@ -179,6 +179,34 @@ def test_answers_are_the_best_of_all_pairs(seq: int, seed: int) -> None:
     best = pairs.flatten(1).argmax(dim=1)
     targets = torch.stack([best // seq, best % seq], dim=1)
     assert report_of("spans", (start, end), targets).figures["exact_match"] == 1.0
+
+
+def test_chosen_answers_by_hand() -> None:
+    """No answer, rightly and wrongly; another answer, one that overlaps, and one that is lost."""
+    none, lost = (-1, -1), (-100, -100)
+    found = [none, none, (3, 4), (3, 4), (3, 4), none, (0, 99)]
+    wanted = [none, (3, 4), none, (3, 4), (4, 6), lost, lost]
+    metrics = metrics_of("spans")
+    metrics.update_spans(found[:3], wanted[:3])
+    metrics.update_spans([], [])
+    metrics.update_spans(found[3:], wanted[3:])
+    report = metrics.report()
+    assert report.n_examples == 7
+    overlap = 2 * 1 / (2 + 3)  # of one token, of two and three
+    assert report.figures == pytest.approx({
+        "exact_match": 2 / 7, "overlap_f1": (1 + 1 + overlap) / 7,
+    })  # fmt: skip
+    metrics.reset()
+    metrics.update_spans([lost], [none])
+    assert metrics.compute() == {"exact_match": 0.0, "overlap_f1": 0.0}
+
+
+def test_chosen_answers_are_those_of_spans_alone_and_one_each() -> None:
+    with pytest.raises(TrainingError) as caught:
+        metrics_of("regression").update_spans([(1, 1)], [(1, 1)])
+    assert str(caught.value) == "task is 'regression', expected 'spans' for spans; use update"
+    with pytest.raises(LabelError, match=r"^got 1 right answers, expected 2, one for each$"):
+        metrics_of("spans").update_spans([(1, 1), (2, 2)], [(1, 1)])
 
 
 def test_contrastive_by_hand() -> None:

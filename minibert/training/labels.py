@@ -152,7 +152,7 @@ def span_targets(
             continue
         if place is None:
             refuse(row, "answer", f"the answer starts at {start!r}, expected a whole number from 0")
-        elif place >= 0 and not _is_missing(start) and text.startswith(said, place):
+        elif not _is_missing(start) and text.startswith(said, place):
             place += len(said) - len(said.lstrip())
         elif place < 0 or not text.startswith(bare, place):
             where = "" if _is_missing(start) else f" at character {place}"

@@ -181,10 +181,15 @@ class Metrics:
 
         (-1, -1) stands for "no answer"; any other negative pair is never found.
 
-        Raises: TrainingError for another task than spans.
+        Raises: TrainingError for another task than spans; LabelError for another number of right
+        answers.
         """
         if self.task != "spans":
             raise TrainingError(f"task is {self.task!r}, expected 'spans' for spans; use update")
+        if len(found) != len(wanted):
+            raise LabelError(
+                f"got {len(wanted)} right answers, expected {len(found)}, one for each"
+            )
         pairs = [torch.tensor(each, dtype=torch.long).view(-1, 2) for each in (found, wanted)]
         self._batches.append((pairs[0], pairs[1]))
 

@@ -1,6 +1,10 @@
 """Edits of minibert/training/metrics.py, each of which a test has to notice."""
 
 EDITS = (
+    ("        if len(found) != len(wanted):", "        if False:"),
+    ('        if self.task != "spans":', "        if False:"),
+    ("self._batches.append((pairs[0], pairs[1]))", "self._batches.append((pairs[0], pairs[0]))"),
+    ("shared.clamp(min=0)", "shared"),
     ('"perplexity", "rmse", "mae"})', '"rmse", "mae"})'),
     ("        return not math.isnan(new)\n", "        return False\n"),
     ("return new < old if", "return new <= old if"),
