@@ -123,7 +123,7 @@ class VectorTask:
         Embedder(model, tokenizer, self.recipe).save_pretrained(folder)
 
 
-def vector_task(run: RunConfig, recipe: Recipe, scores: Sequence[float]) -> VectorTask:
+def vector_task(run: RunConfig, recipe: Recipe, scores: Sequence[int | float]) -> VectorTask:
     """The task of a run that names one of vectors.
 
     What is saved reads texts as training does: as far as data.max_length, and without a prompt that
@@ -150,7 +150,7 @@ def vector_task(run: RunConfig, recipe: Recipe, scores: Sequence[float]) -> Vect
     return VectorTask(run.task, recipe, loss, run.loss.temperature, dims)
 
 
-def _similarity(run: RunConfig, scores: Sequence[float]) -> Loss:
+def _similarity(run: RunConfig, scores: Sequence[int | float]) -> Loss:
     compare: Callable[[Tensor, Tensor, Tensor], LossSum]
     if allowed(run, "cosent", "cosine") == "cosent":
         compare = partial(losses.cosent, scale=1 / run.loss.temperature)

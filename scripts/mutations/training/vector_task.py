@@ -1,0 +1,28 @@
+"""Edits of minibert/training/vector_task.py, each of which a test has to notice."""
+
+EDITS = (
+    ("if max(self.dims, default=0) > width:", "if max(self.dims, default=0) >= width:"),
+    ("config.hidden_size * len(self.recipe.pooling)", "config.hidden_size"),
+    ("batch.layout, self.recipe.pooling)", 'batch.layout, ("mean",))'),
+    ("vectors = pooled[batch.parts]", "vectors = pooled.view(*batch.parts.shape, -1)"),
+    ('given["vectors"].double()', 'given["vectors"].float()'),
+    (".T / self.temperature", ".T"),
+    ("_no_negatives(batch.texts) & ~own, -torch.inf", "_no_negatives(batch.texts) & False, -1"),
+    ("if any(dim < 1 for dim in dims)", "if any(dim < 0 for dim in dims)"),
+    (" or len(set(dims)) < len(dims)", ""),
+    ("max_length=run.data.max_length, default_prompt=None", "default_prompt=None"),
+    ("max_length=run.data.max_length, default_prompt=None", "max_length=run.data.max_length"),
+    ("scale=1 / run.loss.temperature", "scale=run.loss.temperature"),
+    ("run.data.score_scale or max(map(abs, scores), default=0.0)", "max(map(abs, scores))"),
+    ("max(map(abs, scores), default=0.0) or 1.0", "max(scores, default=0.0) or 1.0"),
+    ("if len(run.data.negatives) != 1:", "if not run.data.negatives:"),
+    ("torch.cat(negatives) if negatives else None", "None"),
+    ("symmetric=settings.symmetric, same=same,", "symmetric=settings.symmetric,"),
+    ("symmetric=settings.symmetric, same=same,", "same=same,"),
+    ("margin=settings.margin", "margin=0.5"),
+    ("vectors[:, 1:].transpose(0, 1).flatten(0, 1)", "vectors[:, 1:].flatten(0, 1)"),
+    ("texts[:, 1:].T.flatten()", "texts[:, 1:].flatten()"),
+    ("(candidates == anchors[:, None]) | ", ""),
+    ("alike @ belongs > 0", "belongs > 0"),
+    ("alike = (anchors[:, None] == anchors)", "alike = (anchors[:, None] <= anchors)"),
+)
