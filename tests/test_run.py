@@ -367,6 +367,7 @@ def a_short_run(small: Path, folder: Path) -> Path:
     write_csv(folder / "train.csv", sentences(20))
     (folder / "run.toml").write_text(
         f'task = "binary"\nmodel = "{small}"\n[data]\ntrain = "train.csv"\nvalidation = 0.2\n'
+        "max_length = 16\n"
         "[training]\nepochs = 2\nbatch_size = 4\nseed = 7\nsave_every = 2\n"
         '[optimizer]\nlearning_rate = 1e-2\n[schedule]\nname = "linear"\n'
     )

@@ -32,12 +32,15 @@ class Evaluation:
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """The figures, and the mean loss as "loss", where the task has none of its own."""
-        figures = self.report(model).figures
+        figures = self._report(model).figures
         return {"loss": self._loss / self._count if self._count else 0.0, **figures}
 
-    @torch.no_grad()
     def report(self, model: nn.Module) -> Report:
         """All figures of the network, which has to be in evaluation mode."""
+        return self._report(model)
+
+    @torch.no_grad()
+    def _report(self, model: nn.Module) -> Report:
         self.metrics.reset()
         more = self.task.measure(self.results(model), self.examples, self.metrics)
         report = self.metrics.report()
