@@ -415,7 +415,7 @@ def test_resuming_a_changed_run_is_refused_unless_changes_are_allowed(
     found = [line["step"] for line in figures if "loss" in line]
     assert found == list(range(1, len(found) + 1))
     assert (folder / "run" / "model" / "model.safetensors").exists()
-    assert json.loads((folder / "run" / "run.json").read_bytes()) == (
+    assert json.loads((folder / "run" / "run.json").read_bytes())["run"] == (
         RunConfig.from_file(folder / "run.toml").to_dict()
     )
     assert command(capfd, folder, "--resume")[0] == 0  # it is this run now

@@ -328,8 +328,8 @@ def test_longer_answers_than_there_may_be_are_not_found(
         (row(NINE, "film"), {"max_length": 7}, "data.max_length is 7, expected at least 8 for"),
         (row(NINE, "film"), {"text_pair": None}, "data.text_pair is missing, expected the column"),
         (
-            row(NINE, "film"), {"window_overlap": 4},
-            "data.window_overlap is 4, expected at most 3, half of what",
+            row(NINE, "film"), {"window_overlap": 5},
+            "data.window_overlap is 5, expected at most 4, half of what",
         ),
         (row(NINE, "paris"), {}, "the answer 'paris' is not in its text"),
         (row(NINE, "film", start=3), {"answer_start": "start"}, "in its text at character 3"),
