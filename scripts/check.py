@@ -41,7 +41,7 @@ def main() -> None:
     run(python, "-m", "pytest", "-q", "-m", "slow and not reference")
     say("testing the wheel")
     test_wheel(python)
-    reference = ensure(".venv-reference", {"test", "reference"})
+    reference = ensure(".venv-reference", {"test", "reference", "train"})
     say("testing against transformers and sentence-transformers")
     run(reference, "-m", "pytest", "-q", "-m", "reference")
 
