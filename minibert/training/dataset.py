@@ -19,7 +19,7 @@ from minibert.training.row_targets import (
     label_columns,
     label_of,
     names_of,
-    plain,
+    plain_tags,
     text_columns,
 )
 from minibert.training.rows import Row, fingerprint, read_rows
@@ -56,6 +56,9 @@ def read_dataset(run: RunConfig, tokenizer: Tokenizer) -> Dataset:
     data = run.data
     problems = Problems()
     parts, sides = _read_parts(run, problems)
+    if not parts["train"]:
+        told = f"; {problems.summary()}" if problems.bad else ""
+        raise DataError(f"data.train has no row that can be used, expected at least one{told}")
     labels = names_of(run, parts["train"])
     good_rows = {name: checked(run, rows, labels, problems) for name, rows in parts.items()}
     if current().is_first or data.bad_rows == "error":
@@ -67,7 +70,8 @@ def read_dataset(run: RunConfig, tokenizer: Tokenizer) -> Dataset:
     for name, (rows, targets) in good_rows.items():
         encoded = _encoded(run, rows, targets, tokenizer, name)
         found[name] = encoded.examples
-        windows = f", in {len(encoded.examples):,} windows" if encoded.examples.texts else ""
+        n_windows = len(encoded.examples.texts)
+        windows = f" in {n_windows:,} windows" if n_windows > len(rows) else ""
         notes.append(f"{name}: {len(rows):,} rows{windows}, {encoded.cut}")
     _check_scale(run, {name: targets for name, (_, targets) in good_rows.items()})
     return Dataset(
@@ -264,7 +268,7 @@ def _scheme_note(run: RunConfig, rows: Sequence[Row]) -> list[str]:
     target: Any = run.data.tag_scheme
     if run.task != "tokens" or target is None:
         return []
-    tags = [plain(row.value("tags")) for row in rows]
+    tags = [plain_tags(row) for row in rows]
     source = detect(tags)
     if source is None:
         return []

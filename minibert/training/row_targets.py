@@ -102,15 +102,15 @@ def tags_of(run: RunConfig, row: Row) -> list[Any]:
     Raises: LabelError for a tag of no scheme, where one is asked for.
     """
     tags, scheme = row.value("tags"), run.data.tag_scheme
-    tags = tags if isinstance(tags, list) else [tags]
     if scheme is None:
-        return tags
-    return list(repair(plain(tags), scheme).tags)  # type: ignore[arg-type]
+        return tags if isinstance(tags, list) else [tags]
+    return list(repair(plain_tags(row), scheme).tags)  # type: ignore[arg-type]
 
 
-def plain(tags: Sequence[Any]) -> list[str]:
-    """Tags as texts, without the spaces around them."""
-    return [str(tag).strip() for tag in tags]
+def plain_tags(row: Row) -> list[str]:
+    """The tags of a row as they stand, without the spaces around them."""
+    tags = row.value("tags")
+    return [str(tag).strip() for tag in (tags if isinstance(tags, list) else [tags])]
 
 
 def _names_of_tags(run: RunConfig, rows: Sequence[Row]) -> tuple[str, ...]:
