@@ -209,6 +209,20 @@ def test_chosen_answers_are_those_of_spans_alone_and_one_each() -> None:
         metrics_of("spans").update_spans([(1, 1), (2, 2)], [(1, 1)])
 
 
+def test_words_that_were_judged_already_are_as_those_of_logits() -> None:
+    logits = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([[1, -100, 3, 6, -100], [0, 0, -100, -100, 2]])
+    counted = targets != -100
+    losses = torch.nn.functional.cross_entropy(logits[counted], targets[counted], reduction="none")
+    metrics = metrics_of("masked_lm")
+    metrics.update_words(losses, logits[counted].argmax(dim=-1) == targets[counted])
+    assert metrics.report() == report_of("masked_lm", logits, targets)
+    with pytest.raises(TrainingError, match="task is 'spans', expected 'masked_lm' for words"):
+        metrics_of("spans").update_words(losses, losses > 0)
+    with pytest.raises(TrainingError, match="the loss of a masked word is nan, expected finite"):
+        metrics.update_words(torch.tensor([1.0, math.nan]), torch.tensor([True, False]))
+
+
 def test_contrastive_by_hand() -> None:
     logits = torch.tensor([[3.0, 1, 0], [2, 1, 0], [0, 0, 0]])
     report = report_of("contrastive", logits, torch.tensor([0, 1, 2]))

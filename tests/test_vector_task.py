@@ -515,6 +515,9 @@ def test_figures_of_a_run_are_of_the_cosines_that_the_saved_model_gives(
         [row["a"] for row in rows], [row["b"] for row in rows]
     )
     assert any(each.truncated for each in found)
+    embedder = Embedder.from_pretrained(tmp_path / "run" / "model")
+    first, second = (embedder.encode([row[name] for row in rows]) for name in ("a", "b"))
+    assert [each.score for each in found] == pytest.approx((first * second).sum(axis=1), abs=1e-6)
     both = torch.tensor([[each.score for each in found], [row["score"] for row in rows]])
     assert outcome.validation.figures["pearson"] == pytest.approx(
         float(both.double().corrcoef()[0, 1]), abs=1e-5
