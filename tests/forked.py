@@ -93,6 +93,7 @@ class Forked:
 def _serve() -> None:
     import torch
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     torch.set_num_threads(1)
     import minibert.training.run
     from minibert import cli  # noqa: F401

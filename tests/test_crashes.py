@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -553,6 +554,7 @@ def test_signal_while_torch_is_imported_just_ends_it(small: Path, tmp_path: Path
         process = subprocess.Popen(
             [sys.executable, "-m", "minibert", "train", str(place.toml)],
             stderr=subprocess.PIPE, text=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         time.sleep(1.0)
         process.send_signal(number)
