@@ -1,5 +1,6 @@
 """The loss of a task of labels or numbers, as a run file says it."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -82,4 +83,7 @@ def _weights(key: str, given: str | list[float] | None, n_labels: int) -> Tensor
         raise RunError(
             f"loss.{key} has {len(given)} numbers, expected {n_labels}, one for each label"
         )
+    wrong = [weight for weight in given if not 0 <= weight < math.inf]
+    if wrong:
+        raise RunError(f"loss.{key} has {wrong[0]}, expected finite numbers that are not negative")
     return torch.tensor(given)

@@ -17,6 +17,7 @@ from minibert.heads import (
     last_linear,
 )
 from minibert.layout import unpack
+from minibert.prediction.settings import architecture
 from minibert.prediction.windows import logits_of_texts, merge_tokens, odds_of_votes
 from minibert.tokenizer import Tokenizer
 from minibert.training.augment import Augmentation
@@ -63,14 +64,24 @@ class TextTask:
         torch.manual_seed(run.training.seed)
         if run.head.hidden is not None:
             config = replace(config, classifier_hidden_size=run.head.hidden)
-        fits = (saved.labels, saved.classifier_hidden_size) == (
-            config.labels, config.classifier_hidden_size,
+        before, now = (
+            (each.labels, each.classifier_hidden_size) for each in (saved, config)
         )  # fmt: skip
+        fits = before == now and architecture(folder) in (None, self.head.__name__)
         model = load(self.head, folder, config, new_head=not fits)
         report = model.load_report
         if report is not None and any(map(_is_of_head, report.initialised)):
             self._begin(run, model)
+        elif self.name == "regression":
+            self._standardise(model)
         return model
+
+    def _standardise(self, model: Pretrained) -> None:
+        """Undo what `finish` did to a head that gives true numbers."""
+        classifier = last_linear(model)
+        with torch.no_grad():
+            classifier.weight.div_(self.scale)
+            classifier.bias.sub_(self.mean).div_(self.scale)
 
     def _begin(self, run: RunConfig, model: Pretrained) -> None:
         """Give a fresh head the values that it is to start from."""

@@ -1,0 +1,31 @@
+"""Edits of minibert/training/text_task.py, each of which a test has to notice."""
+
+EDITS = (
+    ("        torch.manual_seed(run.training.seed)\n", ""),
+    ("fits = before == now and", "fits = True and"),
+    ("and architecture(folder) in (None, self.head.__name__)", ""),
+    ("any(map(_is_of_head, report.initialised))", "True"),
+    ("            self._standardise(model)\n", "            pass\n"),
+    ("classifier.bias.sub_(self.mean).div_(self.scale)", "classifier.bias.div_(self.scale)"),
+    ("shares.logit() if alone else shares.log()", "shares.log()"),
+    (
+        "if step is None or self.augmentation is None:",
+        "if self.augmentation is None or step == 0 and False:",
+    ),
+    ("epoch=step, rows=rows", "epoch=step, rows=range(len(rows))"),
+    ("rows=tuple(rows[i] for i in batch.rows)", "rows=tuple(range(len(rows)))"),
+    ("(batch.targets - self.mean) / self.scale", "batch.targets / self.scale"),
+    ('{"logits": logits * self.scale + self.mean}', '{"logits": logits}'),
+    ("thresholds=self.thresholds, temperature=self.temperature,", "temperature=self.temperature,"),
+    ('if self.merge_windows == "mean" or not examples.texts:', "if True:"),
+    ("odds = wide[:, 1] - wide[:, 0] if of_classes else wide", "odds = wide"),
+    ("found[row] = each[1:-1]", "found[row] = each[:-2]"),
+    ("examples.targets[row][1:-1]", "examples.targets[row][2:]"),
+    ("classifier.bias.mul_(self.scale).add_(self.mean)", "classifier.bias.add_(self.mean)"),
+    ("if given not in (None, len(labels)) and not one_logit:", "if False:"),
+    ("names[1:], BertForSequenceClassification", "names[:1], BertForSequenceClassification"),
+    ("torch.float if several else torch.long,", "torch.long,"),
+    ("scale=scale or 1.0,", "scale=scale,"),
+    ("length - 2 for length in examples.lengths", "1 for length in examples.lengths"),
+    ("replace(config, classifier_dropout=run.head.dropout)", "config"),
+)
