@@ -71,6 +71,23 @@ def test_no_more_tokens_than_asked_for() -> None:
     assert learnt(rare, "abc " * 10, "丁丂") == found
 
 
+def test_characters_that_are_kept_are_the_frequent_ones() -> None:
+    """Of 200 tokens at most 66 characters: of those that occur as often the first ones."""
+    rare = [chr(0x10D0 + i) for i in range(40)] + [chr(0x3B1 + i) for i in range(25) if i != 17]
+    words = " ".join(f"{a} {a}{b}" for a, b in zip(rare, rare[1:] + rare[:1], strict=True))
+    found = learnt(words, "x", "\u4e00 " * 4, "\u4e01 " * 4, "z " * 4)
+    kept = {token for token in found[5:] if token and len(token) == 1}
+    assert len(kept) == 66
+    assert {"\u4e00", "\u4e01", "z"} < kept  # one word each, but four times
+    assert "x" not in kept
+    assert chr(0x10D0 + 39) not in kept
+
+
+def test_all_texts_are_learnt_of_some_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PORTION", 2)
+    assert {"ab", "cd", "ef"} < set(learnt("ab", "ab", "cd", "cd", "ef ef"))
+
+
 def test_fewer_tokens_where_there_are_no_more() -> None:
     assert len(learnt("ab ab")) == 5 + 4
 
@@ -154,6 +171,18 @@ def test_checkpoint_is_as_the_run_says(tmp_path: Path) -> None:
     model = BertModel.from_pretrained(tmp_path / "start")
     assert not model.load_report.initialised  # type: ignore[union-attr]
     assert [path.name for path in tmp_path.iterdir()] == ["start"]
+
+
+def test_vocabulary_is_as_the_run_says(tmp_path: Path) -> None:
+    """Of every two letters there are words."""
+    letters = "Abcdefghijklmnopqrst"
+    text = " ".join(f"{a}{b} {a}{b}" for a in letters for b in letters)
+    for size, lowercase in ((200, True), (250, False)):
+        network = {"vocab_size": size, "lowercase": lowercase}
+        fresh_checkpoint(config_of(tmp_path, network=network), [text], tmp_path / "start")
+        tokenizer = Tokenizer.from_pretrained(tmp_path / "start")
+        assert tokenizer.vocab_size == size
+        assert (tokenizer.token_to_id("A") is None) == lowercase
 
 
 def weights(folder: Path) -> bytes:

@@ -278,6 +278,17 @@ def test_answers_that_no_window_holds_are_never_found(
     }  # fmt: skip
 
 
+def test_lost_answer_is_not_taken_for_none_far_into_a_text(
+    tokenizer: Tokenizer, finder: BertForQuestionAnswering
+) -> None:
+    """A hundred tokens into it, where -100 and the tokens before it might be -1."""
+    near = examples(tokenizer, row("the film is", ""))
+    far = Examples(near.ids, near.types, [LOST], texts=[0], starts=[99])
+    task = SpanTask(30, may_lack=True)
+    assert Evaluation(task, (), near).report(finder).figures["exact_match"] == 1.0
+    assert Evaluation(task, (), far).report(finder).figures["exact_match"] == 0.0
+
+
 def test_no_answer_is_right_where_there_is_none(
     tokenizer: Tokenizer, finder: BertForQuestionAnswering
 ) -> None:
