@@ -13,8 +13,10 @@ from torch import Tensor
 from minibert.prediction.windows import (
     best_spans,
     clearest_windows,
+    logits_of_texts,
     mean_of_windows,
     merge_tokens,
+    odds_of_votes,
     vote_of_classes,
     vote_of_presence,
 )
@@ -81,6 +83,53 @@ def test_merged_logits_lie_between_those_of_the_windows(
         assert bool((merged[text] <= own.amax(dim=0) + 1e-12).all())
         if len(own) == 1:
             assert merged[text].tolist() == own[0].tolist()
+
+
+def test_logits_of_texts_by_hand() -> None:
+    """Three windows of a text; the odds of the second label are 1, 1 and 4, or of its logit so."""
+    logits = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 4.0]])
+    tokens, owners = torch.ones(3, dtype=torch.long), torch.zeros(3, dtype=torch.long)
+
+    def of_texts(wide: Tensor, task: str, how: str = "vote", **settings: object) -> list[float]:
+        found = logits_of_texts(wide, tokens, owners, 1, task=task, how=how, **settings)  # type: ignore[arg-type]
+        return found[0].tolist()
+
+    assert of_texts(logits, "binary", "mean", thresholds=(0.9,)) == [0.0, 2.0]
+    assert of_texts(logits, "binary") == [0.0, 2.0]
+    assert of_texts(logits, "binary", thresholds=(0.9,)) == [0.0, 1.0]
+    assert of_texts(logits, "binary", thresholds=(0.9,), temperature=0.1) == [0.0, 2.0]
+    assert of_texts(logits, "multiclass") == [0.0, 2.0]
+    assert of_texts(logits, "multilabel", thresholds=(0.9, 0.9)) == [0.0, 1.0]
+    assert of_texts(logits, "multilabel", thresholds=(0.4, 0.6), temperature=0.5) == [0.0, 2.0]
+    one = logits[:, 1:]
+    assert of_texts(one, "binary", thresholds=(0.9,)) == [1.0]
+    assert of_texts(one, "binary") == [2.0]
+    assert of_texts(torch.tensor([[1.0], [-1.0], [-5.0]]), "binary") == [-3.0]
+    three = torch.tensor([[2.0, 0.0, 1.0], [4.0, 0.0, 1.0], [9.0, 8.0, 10.0]])
+    assert of_texts(three, "multiclass") == [3.0, 0.0, 1.0]
+
+
+def test_odds_of_votes_by_hand() -> None:
+    odds = torch.tensor([[1.0, 7.0], [5.0, 6.0], [3.0, 5.0], [2.0, 0.0], [4.0, 0.0]])
+    owners = torch.tensor([0, 0, 0, 1, 1])
+    middle = odds_of_votes(odds, torch.tensor([1, 1, 1, 1, 1]), owners, 2)
+    assert middle.tolist() == [[3.0, 6.0], [2.0, 0.0]]  # of two, both have to be for it
+    heavy = odds_of_votes(odds, torch.tensor([1, 1, 1, 1, 2]), owners, 2)
+    assert heavy.tolist() == [[3.0, 6.0], [4.0, 0.0]]  # unless one of them holds more
+    assert odds_of_votes(odds[:1], torch.tensor([0]), owners[:1], 1).tolist() == [[1.0, 7.0]]
+
+
+@given(windowed(), st.integers(-30, 30))
+def test_votes_are_for_a_label_below_its_odds_alone(
+    case: tuple[Tensor, Tensor, Tensor, int], tenths: int
+) -> None:
+    logits, tokens, owners, n_texts = case
+    threshold = tenths / 10
+    merged = vote_of_presence(logits, tokens, owners, n_texts, logits > threshold)
+    found = odds_of_votes(logits, tokens, owners, n_texts)
+    assert ((merged > threshold) == (found > threshold)).all()
+    assert all(found[text, label] in logits[owners == text, label]
+               for text in range(n_texts) for label in range(logits.shape[1]))  # fmt: skip
 
 
 def test_vote_is_won_by_the_class_of_most_windows() -> None:
