@@ -85,7 +85,7 @@ class SpanTask:
                 wanted = LOST
             elif target != (0, 0):
                 wanted = (target[0] + shift, target[1] + shift)
-        nulls = torch.stack([found[row][0] for row in rows]) if self.may_lack else None
+        nulls = torch.stack([found[row][0] for row in rows])
         best = best_spans(logits, spans, nulls, max_tokens=self.max_tokens)
         lacks = self.may_lack and best.spans and best.no_answer >= best.spans[0].probability
         if lacks or not best.spans:

@@ -17,7 +17,10 @@ EDITS = (
     ("            if target == LOST:\n", "            if False:\n"),
     ("            elif target != (0, 0):\n", "            else:\n"),
     ("wanted = (target[0] + shift, target[1] + shift)", "wanted = target"),
-    ("for row in rows]) if self.may_lack else None", "for row in rows])"),
+    (
+        "torch.stack([found[row][0] for row in rows])",
+        "torch.stack([found[row][1] for row in rows])",
+    ),
     ("max_tokens=self.max_tokens)", "max_tokens=30)"),
     ("lacks = self.may_lack and best.spans", "lacks = best.spans"),
     ("best.no_answer >= best.spans[0]", "best.no_answer > best.spans[0]"),
