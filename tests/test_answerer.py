@@ -115,6 +115,17 @@ def test_no_answer_wins_where_it_may(tokenizer: Tokenizer) -> None:
     assert "" not in [each.answer for each in answerer.answer("who ?", "anna", top_k=9).candidates]
 
 
+def test_answers_are_as_the_settings_say_unless_asked_otherwise(tokenizer: Tokenizer) -> None:
+    trained = by_hand(tokenizer, no_answer=True, max_answer_tokens=4)
+    assert trained.answer("who ?", "the film").answer == ""
+    assert trained.answer("who ?", "the film", no_answer=False).answer == "the"
+    context = "anna in the film smith"
+    assert trained.answer("who ?", context).answer != context
+    assert trained.answer("who ?", context, max_answer_tokens=5).answer == context
+    (streamed,) = trained.stream([("who ?", "the film")])
+    assert streamed.answer == ""
+
+
 def test_temperature_divides_the_logits(tokenizer: Tokenizer) -> None:
     found = by_hand(tokenizer, temperature=2.0).answer("who ?", "anna smith in")
     total = math.exp(4) + 2

@@ -55,6 +55,15 @@ def test_file_may_leave_out_all_but_the_task(tmp_path: Path) -> None:
     assert PredictionSettings.from_file(path) == PredictionSettings(task="tokens")
 
 
+def test_what_answers_may_be_is_kept(tmp_path: Path) -> None:
+    settings = PredictionSettings(task="spans", no_answer=True, max_answer_tokens=41)
+    settings.save(tmp_path)
+    assert PredictionSettings.of(tmp_path) == settings
+    assert PredictionSettings(task="spans") == PredictionSettings(
+        task="spans", no_answer=False, max_answer_tokens=30
+    )
+
+
 def test_names_of_one_logit_are_kept(tmp_path: Path) -> None:
     PredictionSettings(task="binary", labels=("übel", "gut")).save(tmp_path)
     assert "übel" in (tmp_path / "minibert.json").read_text(encoding="utf-8")
@@ -93,6 +102,10 @@ def test_names_of_one_logit_are_kept(tmp_path: Path) -> None:
         ({"task": "tokens", "merge_windows": "vote"}, "'tokens' has no use for; it is for binary"),
         ({"task": "regression", "temperature": 2}, "'regression' has no use for; it is for binary"),
         ({"task": "multilabel", "labels": ["a", "b"]}, "has no use for; it is for binary"),
+        ({"task": "spans", "no_answer": 1}, "no_answer is 1, expected true or false"),
+        ({"task": "tokens", "no_answer": True}, "'tokens' has no use for; it is for spans"),
+        ({"task": "spans", "max_answer_tokens": 0}, "max_answer_tokens is 0, expected a whole"),
+        ({"task": "tokens", "max_answer_tokens": 9}, "'tokens' has no use for; it is for spans"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, values: Any, said: str) -> None:

@@ -28,4 +28,6 @@ EDITS = (
     ("spans[-1][1] < len(ids)))", "False))"),
     ("        check_pairs(settings, model.config, given=True)\n", ""),
     ("        if value < 1:", "        if value < 0:"),
+    ("self.settings.no_answer if no_answer is None else no_answer", "bool(no_answer)"),
+    ("max_answer_tokens = self.settings.max_answer_tokens", "max_answer_tokens = 30"),
 )

@@ -37,4 +37,7 @@ EDITS = (
     ),
     ('head in (None, "BertModel") and (folder', "(folder"),
     ('"BertForPreTraining": "masked_lm",', ""),
+    ('("no_answer", False, ("spans",)),', ""),
+    ('("max_answer_tokens", 30, ("spans",)),', ""),
+    ("_is_count(self.max_answer_tokens, 1)", "True"),
 )
