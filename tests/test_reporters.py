@@ -206,6 +206,7 @@ def test_evaluation_is_a_line_with_its_first_figures(
     monkeypatch.setattr("sys.stderr", stream := io.StringIO())
     trainer.step = 7
     figures = {name: i / 8 for i, name in enumerate("abcdefg")}
+    trainer.best = Best(0.5, 3, 1)
     Progress().after_evaluation(trainer, figures)
     trainer.best = Best(0.5, 7, 0)
     Progress().after_evaluation(trainer, {"f1": 0.5})

@@ -100,11 +100,11 @@ def test_tensors_may_be_views_and_need_gradients(tmp_path: Path) -> None:
 
 
 def test_newest_counts_by_number_and_one_can_be_asked_for(tmp_path: Path) -> None:
-    for step in (9, 10, 10_000_000, 11):
+    for step in (9, 10, 9_999_999, 10_000_000, 11):
         save(tmp_path, step)
     (tmp_path / "step-12").mkdir()  # no name of ours
     (tmp_path / "notes.txt").write_text("mine")
-    assert steps(tmp_path) == [10_000_000, 11, 10, 9]
+    assert steps(tmp_path) == [10_000_000, 9_999_999, 11, 10, 9]
     assert newest(tmp_path) == 10_000_000
     found, torn = load_state(tmp_path, step=10)
     assert found is not None
@@ -134,6 +134,18 @@ def test_all_but_those_to_be_kept_are_deleted(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert files(tmp_path / "step-0000003") == before
     prune(tmp_path / "none", [])
+
+
+def test_what_cannot_be_deleted_stays(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save(tmp_path, step)
+    before = files(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
+        prune(tmp_path, [2])
+    assert files(tmp_path) == before
+    prune(tmp_path, [2])
+    assert steps(tmp_path) == [2]
 
 
 # ---- torn

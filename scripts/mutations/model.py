@@ -7,7 +7,7 @@ EDITS = (
     ("/ math.sqrt(q.shape[-1])", ""),
     ("masked_fill(~visible, -math.inf)", "masked_fill(~visible, -1.0)"),
     ("masked_fill(~visible, 0.0)", "masked_fill(~visible, 1.0)"),
-    ("F.dropout(probabilities, dropout)", "probabilities"),
+    ("ops.dropout(probabilities, dropout)", "probabilities"),
     ("q, k, v = qkv.unbind(dim=-3)", "k, q, v = qkv.unbind(dim=-3)"),
     ("self.dropout if self.training else 0.0", "self.dropout"),
     ("self.attention_norm(hidden, self", "self.attention_norm(self"),
