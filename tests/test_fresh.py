@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_models import small_tokenizer
 from test_masked_lm_task import run_in, story
-from test_run import sentences
+from test_processes import run_two
+from test_run import log_of, sentences
 from whole_runs import StopAfter, left
 
 from minibert import BertConfig, BertModel, Tokenizer
@@ -358,3 +359,42 @@ def test_other_network_settings_are_noticed_by_who_goes_on(tmp_path: Path) -> No
     given = {name: value for name, value in other.items() if value is not None}
     with pytest.raises(CheckpointError, match=r"network\.vocab_size is 300, was 8000"):
         train(small_run(tmp_path, network=given), resume=True)
+
+
+@pytest.mark.slow
+def test_two_processes_start_from_one_network(tmp_path: Path) -> None:
+    """The first makes it, the second finds it; both together train as one does."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        small_run(folder)
+        (folder / "run.toml").write_text("""
+task = "masked_lm"
+model = "new"
+[data]
+train = "story.txt"
+validation = 0.25
+max_length = 24
+[network]
+hidden_size = 32
+num_hidden_layers = 1
+num_attention_heads = 2
+intermediate_size = 64
+max_position_embeddings = 24
+[training]
+epochs = 2
+batch_size = 8
+dropout = 0.0
+[optimizer]
+name = "sgd"
+learning_rate = 1e-2
+""")
+    train(RunConfig.from_file(one / "run.toml"))
+    for options in ((), ("--overwrite",)):
+        ended = run_two("-m", "minibert", "train", str(two / "run.toml"), *options)
+        assert [each.status for each in ended] == [0, 0], ended
+        assert started(two) == started(one)
+        assert not (two / "run" / "start.new").exists()
+        found, expected = (log_of(folder / "run") for folder in (two, one))
+        for a, b in zip(found, expected, strict=True):
+            a, b = a.get("evaluation", a), b.get("evaluation", b)
+            assert a["loss"] == pytest.approx(b["loss"], abs=1e-6)
