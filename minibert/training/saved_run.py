@@ -22,7 +22,6 @@ from minibert.training.evaluation import Evaluation
 from minibert.training.examples import Examples
 from minibert.training.metrics import Report
 from minibert.training.run_config import IN_PYTHON, RunConfig
-from minibert.training.run_keys import LossConfig
 from minibert.training.span_task import SpanTask
 from minibert.training.tasks import Task, task_of
 from minibert.training.text_task import TextTask
@@ -108,9 +107,8 @@ class SavedRun:
         known = _read_json(self.folder / "split.json")
         for side, names in split.items():
             before = known.get(side)
-            if not isinstance(before, list) or list(map(_short, before)) != list(
-                map(_short, names)
-            ):
+            places = [_short(name) for name in names]
+            if not isinstance(before, list) or [_short(name) for name in before] != places:
                 raise RunError(
                     f"{self.folder}: the rows of data.train are not those that it was trained on, "
                     "so that a share of them is no longer what it was; give DATA, a file of rows "
@@ -159,19 +157,17 @@ class SavedRun:
 
     def _opened(self, examples: Examples) -> tuple[Task, Pretrained]:
         recipe = read_recipe(self.model_folder, self.config, self.tokenizer.model_max_length)
-        # Nothing is minimised here, so no loss has to fit these examples.
-        run = replace(self.run, loss=LossConfig(temperature=self.run.loss.temperature))
         task: Task
-        if run.task == "spans":  # as the examples of train had it
+        if self.run.task == "spans":  # as the examples of train had it
             task = SpanTask(self.settings.max_answer_tokens, self.settings.no_answer)
         else:
-            task = task_of(run, self.labels, examples, self.tokenizer, recipe)
+            task = task_of(self.run, self.labels, examples, self.tokenizer, recipe)
         if isinstance(task, TextTask):
             task = replace(
                 task, mean=0.0, scale=1.0,  # which the saved classifier has in it
                 thresholds=self.settings.thresholds, temperature=self.settings.temperature,
             )  # fmt: skip
-        return task, task.network(run, self.model_folder).to(self.device).eval()
+        return task, task.network(self.run, self.model_folder).to(self.device).eval()
 
 
 def run_values(run: RunConfig, folder: Path) -> dict[str, Any]:
@@ -190,9 +186,8 @@ def read_run(folder: Path) -> RunConfig:
     values = _read_json(path)
     if not isinstance(values.get("run"), Mapping):
         raise RunError(f"{path}: holds no run, expected what minibert train writes")
-    run = {name: _said(table) for name, table in values["run"].items()}
     try:
-        return RunConfig.from_dict(run, folder=folder / str(values.get("folder", ".")))
+        return RunConfig.from_dict(values["run"], folder=folder / str(values.get("folder", ".")))
     except RunError as error:
         raise RunError(f"{path}: {error}") from None
 
@@ -211,13 +206,6 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     if not isinstance(values, dict):
         raise RunError(f"{path}: is a {type(values).__name__}, expected what minibert train writes")
     return values
-
-
-def _said(value: Any) -> Any:
-    """What a run file can say: it has no null, which stands for the default."""
-    if not isinstance(value, Mapping):
-        return value
-    return {name: each for name, each in value.items() if each is not None}
 
 
 def _short(name: str) -> str:
