@@ -435,6 +435,29 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_text_that_is_drawn_twice_in_an_epoch_is_two_texts(accumulate: int) -> None:
+    """With a number each, whatever the portions: what is drawn by number makes them unlike."""
+    ids = [[5 + i, 6] for i in range(5)]
+    data = Examples(ids, [[0, 0]] * 5, [0, 0, 0, 0, 1])
+    run = settings(
+        training={"batch_size": 8, "epochs": 2, "accumulate": accumulate},
+        data={"sampling": "over"},
+    )
+    seen: list[tuple[int, int, tuple[int, ...]]] = []
+
+    def prepare(found: Examples, rows: Sequence[int], step: int) -> Batch:
+        seen.extend((step, row, tuple(found.ids[row])) for row in rows)
+        return collate(found, rows, dtype=torch.long)
+
+    trainer(run, data=data, prepare=prepare).run()
+    for epoch in (0, 1):
+        drawn = [(row, text) for step, row, text in seen if step == epoch]
+        assert sorted(row for row, _ in drawn) == list(range(8))
+        texts = [text for _, text in drawn]
+        assert sorted(texts) == sorted([(5, 6), (6, 6), (7, 6), (8, 6)] + [(9, 6)] * 4)
+
+
 @pytest.mark.parametrize("name", list(RUNS))
 def test_resumed_training_is_that_of_one_go_bit_for_bit(name: str, tmp_path: Path) -> None:
     """From every update on, with dropout: weights, optimizer, random state, order and figures."""
