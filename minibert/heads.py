@@ -216,7 +216,11 @@ class BertForSequenceClassification(checkpoint.Pretrained):
         *,
         layout: Layout | None = None,
     ) -> ClassifierOutput:
-        out = self.bert(input_ids, attention_mask, token_type_ids, layout=layout)
+        # Where it is trained, for there it is felt most, and its stages are not looked at.
+        only_first = self.training
+        out = self.bert(
+            input_ids, attention_mask, token_type_ids, layout=layout, only_first=only_first
+        )
         return ClassifierOutput(self.classifier(self.dropout(out.pooler_output)))
 
 

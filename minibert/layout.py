@@ -120,9 +120,13 @@ class Packed:
             yield start, count, length
             start += count * length
 
-    def first(self, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "sequences hidden"]:
+    def first(self, values: Float[Tensor, "tokens ..."]) -> Float[Tensor, "sequences ..."]:
         """The first token of each sequence."""
-        return hidden[self.cu_seqlens[:-1]]
+        return values[self.cu_seqlens[:-1]]
+
+    def firsts(self) -> "Packed":
+        """The layout of what `first` gives: sequences of one token."""
+        return Packed.from_lengths([1] * len(self.lengths), self.positions.device)
 
     def visible(self) -> Bool[Tensor, "1 tokens tokens"]:
         """True where query and key are of one sequence, to broadcast against scores."""
@@ -130,6 +134,49 @@ class Packed:
 
 
 Layout = Padded | Packed
+
+
+def layout_of(
+    input_ids: Tensor, attention_mask: Tensor | None, layout: Layout | None, *, n_positions: int
+) -> Layout:
+    """How a batch lies in memory: as `layout` says, or else padded.
+
+    Args:
+        n_positions: the most that a sequence may have.
+
+    Raises: ValueError for shapes that disagree, or too many tokens; TypeError for a mask of floats.
+    """
+    if layout is None:
+        if input_ids.ndim != 2 or input_ids.shape[1] == 0:
+            raise ValueError(
+                f"input_ids has shape {tuple(input_ids.shape)}, expected (batch, seq); give a "
+                "single sequence as a batch of one, packed tokens with layout=Packed(…)"
+            )
+        if attention_mask is not None and attention_mask.is_floating_point():
+            raise TypeError(
+                f"attention_mask is {attention_mask.dtype}, expected bool or integer: 1 where a "
+                "token is real, 0 on padding (additive masks are made inside)"
+            )
+        if attention_mask is not None and attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}, expected "
+                f"{tuple(input_ids.shape)}, the shape of input_ids"
+            )
+        layout = Padded.of(input_ids, attention_mask)
+    elif attention_mask is not None:
+        raise ValueError("got attention_mask and layout, expected one: a layout has the mask")
+    elif input_ids.shape != layout.shape:
+        kind = "packed" if isinstance(layout, Packed) else "padded"
+        raise ValueError(
+            f"input_ids has shape {tuple(input_ids.shape)}, expected {layout.shape}: one id for "
+            f"each token of the {kind} layout"
+        )
+    if layout.longest > n_positions:
+        raise ValueError(
+            f"got {layout.longest} tokens in a sequence, expected at most {n_positions}; cut "
+            "longer texts, or take windows"
+        )
+    return layout
 
 
 def pack(

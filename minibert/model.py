@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from minibert import checkpoint, ops
 from minibert.config import BertConfig
-from minibert.layout import Layout, Packed, Padded
+from minibert.layout import Layout, Packed, layout_of
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, Layout, float], Tensor]
 
@@ -135,10 +135,12 @@ class SelfAttention(nn.Module):
         self.attend: AttentionFunction = ops.attention
 
     def forward(
-        self, hidden: Float[Tensor, "*tokens hidden"], layout: Layout
-    ) -> Float[Tensor, "*tokens hidden"]:
+        self, hidden: Float[Tensor, "*tokens hidden"], layout: Layout, only_first: bool = False
+    ) -> Float[Tensor, "*queries hidden"]:
         qkv = self.qkv(hidden).unflatten(-1, self.heads_shape)  # (*tokens, 3, heads, head_dim)
         q, k, v = qkv.unbind(dim=-3)
+        if only_first:  # asks; all are asked
+            q = layout.first(q)
         context = self.attend(q, k, v, layout, self.dropout if self.training else 0.0)
         return self.output(context.flatten(-2))  # the heads side by side: (*tokens, hidden)
 
@@ -176,9 +178,12 @@ class Layer(nn.Module):
         self.dropout = ops.Dropout(config.hidden_dropout_prob)
 
     def forward(
-        self, hidden: Float[Tensor, "*tokens hidden"], layout: Layout
-    ) -> Float[Tensor, "*tokens hidden"]:
-        hidden = self.attention_norm(hidden, self.dropout(self.attention(hidden, layout)))
+        self, hidden: Float[Tensor, "*tokens hidden"], layout: Layout, only_first: bool = False
+    ) -> Float[Tensor, "*queries hidden"]:
+        attended = self.attention(hidden, layout, only_first)
+        if only_first:
+            hidden = layout.first(hidden)
+        hidden = self.attention_norm(hidden, self.dropout(attended))
         return self.feed_forward_norm(hidden, self.dropout(self.feed_forward(hidden)))
 
 
@@ -233,6 +238,7 @@ class BertModel(checkpoint.Pretrained):
         token_type_ids: Tensor | None = None,
         *,
         layout: Layout | None = None,
+        only_first: bool = False,
     ) -> BertOutput:
         """Hidden states of a batch.
 
@@ -241,57 +247,31 @@ class BertModel(checkpoint.Pretrained):
             attention_mask: 1 or True where a token is real, 0 on padding; None where all are.
             token_type_ids: 0 for the first text of a pair, 1 for the second; None means 0.
             layout: a `Packed` layout for packed ids; `attention_mask` must then be None.
+            only_first: where packed, let the last layer compute the first token of each sequence
+                alone, `(batch, hidden)`: all that `pooler_output` takes.
 
         Raises: ValueError for shapes that disagree, more tokens than positions, ids outside the
             vocabulary (looked at on the CPU only: elsewhere looking would cost a wait); TypeError
             for ids or a mask of floats.
         """
-        layout = self._layout(input_ids, attention_mask, layout)
+        n_positions = self.config.max_position_embeddings
+        layout = layout_of(input_ids, attention_mask, layout, n_positions=n_positions)
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
         self._check_ids("input_ids", input_ids, input_ids, self.embeddings.token)
         self._check_ids("token_type_ids", token_type_ids, input_ids, self.embeddings.token_type)
 
         hidden = self.embeddings(input_ids, token_type_ids, layout)
-        for layer in self.layers:
+        *lower, top = self.layers
+        for layer in lower:
             hidden = layer(hidden, layout)
+        assert isinstance(top, Layer)
+        if only_first and isinstance(layout, Packed) and top.attention.attend is ops.attention:
+            hidden, layout = top(hidden, layout, only_first=True), layout.firsts()
+        else:
+            hidden = top(hidden, layout)
         pooled = None if self.pooler is None else self.pooler(hidden, layout)
         return BertOutput(hidden, pooled)
-
-    def _layout(
-        self, input_ids: Tensor, attention_mask: Tensor | None, layout: Layout | None
-    ) -> Layout:
-        if layout is None:
-            if input_ids.ndim != 2 or input_ids.shape[1] == 0:
-                raise ValueError(
-                    f"input_ids has shape {tuple(input_ids.shape)}, expected (batch, seq); give "
-                    "a single sequence as a batch of one, packed tokens with layout=Packed(…)"
-                )
-            if attention_mask is not None and attention_mask.is_floating_point():
-                raise TypeError(
-                    f"attention_mask is {attention_mask.dtype}, expected bool or integer: 1 where "
-                    "a token is real, 0 on padding (additive masks are made inside)"
-                )
-            if attention_mask is not None and attention_mask.shape != input_ids.shape:
-                raise ValueError(
-                    f"attention_mask has shape {tuple(attention_mask.shape)}, expected "
-                    f"{tuple(input_ids.shape)}, the shape of input_ids"
-                )
-            layout = Padded.of(input_ids, attention_mask)
-        elif attention_mask is not None:
-            raise ValueError("got attention_mask and layout, expected one: a layout has the mask")
-        elif input_ids.shape != layout.shape:
-            kind = "packed" if isinstance(layout, Packed) else "padded"
-            raise ValueError(
-                f"input_ids has shape {tuple(input_ids.shape)}, expected {layout.shape}: one id "
-                f"for each token of the {kind} layout"
-            )
-        if layout.longest > self.config.max_position_embeddings:
-            raise ValueError(
-                f"got {layout.longest} tokens in a sequence, expected at most "
-                f"{self.config.max_position_embeddings}; cut longer texts, or take windows"
-            )
-        return layout
 
     def _check_ids(self, name: str, ids: Tensor, input_ids: Tensor, table: nn.Embedding) -> None:
         if ids.is_floating_point() or ids.dtype == torch.bool:

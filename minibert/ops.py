@@ -39,12 +39,12 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def attention(
-    q: Float[Tensor, "*tokens heads head_dim"],
+    q: Float[Tensor, "*queries heads head_dim"],
     k: Float[Tensor, "*tokens heads head_dim"],
     v: Float[Tensor, "*tokens heads head_dim"],
     layout: Layout,
     dropout: float = 0.0,
-) -> Float[Tensor, "*tokens heads head_dim"]:
+) -> Float[Tensor, "*queries heads head_dim"]:
     """softmax(q kᵀ / √head_dim) v over the tokens that see each other.
 
     Fused, but on a CPU for packed sequences that are short or of which something is dropped.  A row
@@ -53,24 +53,28 @@ def attention(
 
     Args:
         q, k, v: `(batch, seq, heads, head_dim)` when padded, `(tokens, heads, head_dim)` when
-            packed.
+            packed; q may then have one token a sequence, `(sequences, heads, head_dim)`.
         layout: which tokens see each other.
         dropout: the share of attention probabilities to drop.
     """
     if not isinstance(layout, Packed):
         return _fused(q, k, v, layout.visible(), dropout)
     on_cpu = q.device.type == "cpu"
+    asking = len(q) == len(layout.lengths)  # one of each sequence
     # A run of sequences of one length is a batch without padding. Split, not sliced: the gradient
     # of a slice is as large as what it was taken from.
-    shapes = [(count, length, *q.shape[1:]) for _, count, length in layout.runs()]
-    sizes = [count * length for count, length, *_ in shapes]
+    counts, lengths = zip(*((count, length) for _, count, length in layout.runs()), strict=True)
+    queries = [1] * len(lengths) if asking else lengths
+    pieces = (
+        torch.split(each, [count * n for count, n in zip(counts, ns, strict=True)])
+        for each, ns in ((q, queries), (k, lengths), (v, lengths))
+    )
     runs = []
-    pieces = (torch.split(each, sizes) for each in (q, k, v))
-    for shape, *parts in zip(shapes, *pieces, strict=True):
-        run_q, run_k, run_v = (part.view(shape) for part in parts)
+    for count, *parts in zip(counts, *pieces, strict=True):
+        run_q, run_k, run_v = (part.unflatten(0, (count, -1)) for part in parts)
         # With dropout torch's kernel is not fused, and makes copies; half precision is a matter of
         # speed, and products this small have none of it.
-        short = q.dtype == torch.float32 and shape[1] <= SHORT_TOKENS
+        short = q.dtype == torch.float32 and run_k.shape[1] <= SHORT_TOKENS
         if on_cpu and (dropout or short):
             run = _unfused(run_q, run_k, run_v, dropout)
         else:
@@ -80,11 +84,11 @@ def attention(
 
 
 def _unfused(
-    q: Float[Tensor, "batch seq heads head_dim"],
-    k: Float[Tensor, "batch seq heads head_dim"],
-    v: Float[Tensor, "batch seq heads head_dim"],
+    q: Float[Tensor, "batch queries heads head_dim"],
+    k: Float[Tensor, "batch keys heads head_dim"],
+    v: Float[Tensor, "batch keys heads head_dim"],
     share: float,
-) -> Float[Tensor, "batch seq heads head_dim"]:
+) -> Float[Tensor, "batch queries heads head_dim"]:
     dtype = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):  # which would round all products
         wide_q, wide_k, wide_v = (each.transpose(1, 2).to(dtype) for each in (q, k, v))
@@ -94,12 +98,12 @@ def _unfused(
 
 
 def _fused(
-    q: Float[Tensor, "batch seq heads head_dim"],
-    k: Float[Tensor, "batch seq heads head_dim"],
-    v: Float[Tensor, "batch seq heads head_dim"],
+    q: Float[Tensor, "batch queries heads head_dim"],
+    k: Float[Tensor, "batch keys heads head_dim"],
+    v: Float[Tensor, "batch keys heads head_dim"],
     visible: Tensor | None,
     dropout: float,
-) -> Float[Tensor, "batch seq heads head_dim"]:
+) -> Float[Tensor, "batch queries heads head_dim"]:
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     context = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout)
     return context.transpose(1, 2)

@@ -349,6 +349,17 @@ def test_heads_take_packed_tokens(head: type[Any], config: BertConfig) -> None:
         assert scaled_error(b, a[MASK.bool()] if of_tokens else a) <= 1e-5, name
 
 
+def test_what_is_trained_reads_the_pooler_and_has_the_last_layer_compute_no_more() -> None:
+    config = replace(TINY, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = made(BertForSequenceClassification, config)
+    ids, layout = pack(IDS, MASK)
+    rows = []
+    up = model.bert.layers[-1].feed_forward.up
+    up.register_forward_hook(lambda module, given, out: rows.append(len(out)))
+    close(model.train()(ids, layout=layout).logits, model.eval()(ids, layout=layout).logits)
+    assert rows == [len(IDS), len(ids)]
+
+
 @pytest.mark.parametrize("head", PLAIN)
 def test_heads_pass_mask_and_types_on(head: type[Any]) -> None:
     model = made(head)

@@ -77,6 +77,15 @@ def test_packed_first_is_the_first_token_of_each_sequence() -> None:
     assert first.tolist() == [[0.0, 1.0], [4.0, 5.0], [6.0, 7.0]]
 
 
+def test_packed_firsts_are_sequences_of_one_token() -> None:
+    layout = Packed.from_lengths([2, 1, 3])
+    heads = layout.first(hidden_of(6, 4).unflatten(-1, (2, 2)))
+    assert heads.shape == (3, 2, 2)
+    assert layout.firsts().lengths == (1, 1, 1)
+    assert layout.firsts().positions.tolist() == [0, 0, 0]
+    assert torch.equal(layout.firsts().first(heads), heads)
+
+
 def test_packed_sequences_see_themselves_alone() -> None:
     visible = Packed.from_lengths([1, 2]).visible()
     assert visible.shape == (1, 3, 3)

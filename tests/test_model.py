@@ -417,6 +417,38 @@ def test_set_attention_reaches_every_layer_and_is_run() -> None:
     assert calls[2:] == [((1, 3, 2, 2), 0.1)] * 2
 
 
+@given(networks("first"))
+def test_first_tokens_alone_give_what_they_give_among_all(case: tuple[BertModel, Batch]) -> None:
+    model, batch = case
+    model = model.double()
+    ids, layout = pack(batch.input_ids, batch.mask)
+    types, _ = pack(batch.token_type_ids, batch.mask)
+    results = []
+    for only_first in (True, False):
+        model.zero_grad()
+        hidden, pooled = model(ids, None, types, layout=layout, only_first=only_first)
+        pooled.pow(2).sum().backward()
+        first = hidden if only_first else layout.first(hidden)
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        results.append([first, pooled, *gradients])
+    assert len(results[0][0]) == len(batch.input_ids)
+    for alone, among in zip(*results, strict=True):
+        assert scaled_error(alone, among) <= 1e-12
+
+
+def test_first_tokens_alone_are_computed_only_where_packed_and_attention_is_our_own() -> None:
+    model = randomised(BertModel(TINY)).eval()
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    assert torch.equal(model(ids, only_first=True)[0], model(ids)[0])
+    packed, layout = pack(ids, torch.ones_like(ids))
+    assert model(packed, layout=layout, only_first=True)[0].shape == (2, 4)
+    set_attention(model, explicit_attention)
+    full = model(packed, layout=layout, only_first=True)
+    assert full.last_hidden_state.shape == (6, 4)
+    assert full.pooler_output is not None
+    assert full.pooler_output.shape == (2, 4)
+
+
 # Enough examples for each of the six activations.
 @settings(max_examples=40)
 @given(networks("any"))

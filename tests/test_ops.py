@@ -226,6 +226,26 @@ def test_attention_of_short_and_of_long_sequences_are_one_formula(
         assert scaled_error(fast, explicit) <= tolerance
 
 
+@pytest.mark.parametrize("dropout", [0.0, 1e-9])  # of which nothing is dropped, but by products
+def test_attention_of_first_tokens_alone_is_theirs(dropout: float) -> None:
+    short = ops.SHORT_TOKENS
+    layout = Packed.from_lengths([1, 4, 4, 2, short + 1, 1])
+    generator = torch.Generator().manual_seed(0)
+    tensors = torch.randn(3, *layout.shape, 3, 8, generator=generator, dtype=torch.float64)
+    outs, gradients = [], []
+    for alone in (True, False):
+        q, k, v = (x.clone().requires_grad_() for x in tensors)
+        if alone:
+            out = ops.attention(layout.first(q), k, v, layout, dropout)
+        else:
+            out = layout.first(ops.attention(q, k, v, layout, dropout))
+        outs.append(out)
+        gradients.append(torch.autograd.grad(out.pow(2).sum(), (q, k, v)))
+    assert scaled_error(*outs) <= 1e-12
+    for alone_gradient, gradient in zip(*gradients, strict=True):
+        assert scaled_error(alone_gradient, gradient) <= 1e-12
+
+
 @pytest.mark.parametrize("length", [3, ops.SHORT_TOKENS + 1])
 def test_attention_of_packed_tokens_drops_probabilities(length: int) -> None:
     layout = Packed.from_lengths([length, length])

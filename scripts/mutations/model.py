@@ -14,7 +14,14 @@ EDITS = (
     ("self.feed_forward_norm(hidden, self", "self.feed_forward_norm(self"),
     ("return torch.tanh(self.dense(", "return (self.dense("),
     ("token_type_ids = torch.zeros_like(", "token_type_ids = torch.ones_like("),
-    ("layout.longest > self.config", "layout.longest >= self.config"),
+    ("            q = layout.first(q)\n", "            q = q[: len(layout.first(q))]\n"),
+    (
+        "            hidden = layout.first(hidden)\n",
+        "            hidden = hidden[: len(attended)]\n",
+    ),
+    (" and top.attention.attend is ops.attention", ""),
+    (" and isinstance(layout, Packed) and top", " and top"),
+    ("only_first=True), layout.firsts()", "only_first=True), layout"),
     ("high >= table.num_embeddings", "high > table.num_embeddings"),
     ('optional = ("pooler",)', "optional = ()"),
 )

@@ -9,10 +9,8 @@ EDITS = (
     ("if terms[0].dtype in _HALVES else", "if False else"),
     ("for term in terms[1:]", "for term in terms[2:]"),
     ("bias.to(x.dtype), eps)", "bias.to(x.dtype), 2 * eps)"),
-    (
-        "torch.split(each, sizes) for each in (q, k, v)",
-        "torch.split(each, sizes) for each in (q, q, v)",
-    ),
+    ("for each, ns in ((q, queries), (k, lengths)", "for each, ns in ((q, queries), (q, lengths)"),
+    ("asking = len(q) == len(layout.lengths)", "asking = False"),
     ("scores.softmax(dim=-1), share)", "scores.softmax(dim=-1), 0.0)"),
     ("torch.promote_types(q.dtype, torch.float32)", "q.dtype"),
     ("torch.autocast(q.device.type, enabled=False)", "torch.no_grad()"),
