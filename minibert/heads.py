@@ -7,7 +7,6 @@ Each gives logits, never probabilities, and computes no loss.  Encoder arguments
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -49,7 +48,7 @@ class Predictions(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = ops.Linear(config.hidden_size, config.hidden_size)
         self.activation = ops.ACTIVATIONS[config.hidden_act]
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.decoder = None
@@ -57,14 +56,14 @@ class Predictions(nn.Module):
         if config.tie_word_embeddings:
             self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         else:
-            self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+            self.decoder = ops.Linear(config.hidden_size, config.vocab_size)
 
     def forward(
         self, hidden: Float[Tensor, "*tokens hidden"], embeddings: Float[Tensor, "vocab hidden"]
     ) -> Float[Tensor, "*tokens vocab"]:
         transformed = self.norm(self.activation(self.dense(hidden)))
         if self.decoder is None:
-            return F.linear(transformed, embeddings, self.bias)
+            return ops.linear(transformed, embeddings, self.bias)
         return self.decoder(transformed)
 
 

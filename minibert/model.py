@@ -129,8 +129,8 @@ class SelfAttention(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.heads_shape = (3, config.num_attention_heads, config.head_dim)
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.qkv = ops.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.output = ops.Linear(config.hidden_size, config.hidden_size)
         self.dropout = config.attention_probs_dropout_prob
         self.attend: AttentionFunction = ops.attention
 
@@ -153,9 +153,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.up = ops.Linear(config.hidden_size, config.intermediate_size)
         self.activation = ops.ACTIVATIONS[config.hidden_act]
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.down = ops.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden: Float[Tensor, "*tokens hidden"]) -> Float[Tensor, "*tokens hidden"]:
         return self.down(self.activation(self.up(hidden)))
@@ -196,7 +196,7 @@ class Pooler(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = ops.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
         self, hidden: Float[Tensor, "*tokens hidden"], layout: Layout

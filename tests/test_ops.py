@@ -393,6 +393,109 @@ def test_dropout_computed_again_drops_the_same() -> None:
     torch.testing.assert_close(gradient, 2 * out.detach())  # d/dx (2x)² = 8x; (2x)² = 4x²
 
 
+# ---- linear maps
+
+
+@pytest.fixture
+def without_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU on which bfloat16 is slow, whatever this one is."""
+    monkeypatch.setattr(ops, "_has_bfloat16_units", lambda: False)
+
+
+def map_of(shape: tuple[int, ...], *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs of this shape, a weight and a bias for five outputs."""
+    generator = torch.Generator().manual_seed(seed)
+    weight, bias = torch.randn(5, shape[-1] + 1, generator=generator).split([shape[-1], 1], -1)
+    return torch.randn(shape, generator=generator), weight.contiguous(), bias[:, 0].contiguous()
+
+
+@pytest.mark.usefixtures("without_units")
+def test_linear_outside_autocast_is_that_of_torch() -> None:
+    x, weight, bias = map_of((3, 8))
+    assert torch.equal(ops.linear(x, weight, bias), torch.nn.functional.linear(x, weight, bias))
+    assert torch.equal(ops.linear(x, weight), torch.nn.functional.linear(x, weight))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ops.linear(x.double(), weight.double(), bias.double()).dtype == torch.float64
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert ops.linear(x, weight, bias).dtype == torch.float16
+
+
+@pytest.mark.usefixtures("without_units")
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([(0, 3), (4, 8), (2, 3, 300)]),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+    st.booleans(),
+)
+def test_linear_of_bfloat16_is_exact_in_rounded_numbers(
+    seed: int, shape: tuple[int, ...], dtype: torch.dtype, has_bias: bool
+) -> None:
+    x, weight, bias = map_of(shape, seed=seed)
+    inputs = [x.to(dtype), weight, *([bias] if has_bias else [])]
+    gradient = torch.randn(*shape[:-1], 5, generator=torch.Generator().manual_seed(1)).bfloat16()
+    given = [each.clone().requires_grad_() for each in inputs]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = ops.linear(*given)
+    found = torch.autograd.grad(out, given, gradient)
+    plain = [each.bfloat16().double() for each in inputs[:2]] + [b.double() for b in inputs[2:]]
+    plain = [each.requires_grad_() for each in plain]
+    exact = torch.nn.functional.linear(*plain)
+    expected = torch.autograd.grad(exact, plain, gradient.double())
+    assert out.dtype == torch.bfloat16
+    for got, right, given_to in zip((out, *found), (exact, *expected), (out, *given), strict=True):
+        assert got.dtype == given_to.dtype
+        # Half a unit in the last place of what it is rounded to, and what float32 may be off.
+        bound = right.abs() * torch.finfo(got.dtype).eps * 0.51 + 1e-6 * (1 + right.norm())
+        assert ((got.double() - right).abs() <= bound).all()
+
+
+@pytest.mark.usefixtures("without_units")
+def test_linear_of_bfloat16_is_that_of_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = map_of((16, 256))
+    results = []
+    for units in (False, True):
+        monkeypatch.setattr(ops, "_has_bfloat16_units", lambda units=units: units)
+        given = [each.clone().requires_grad_() for each in tensors]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = ops.linear(*given)
+        results.append((out, *torch.autograd.grad(out.float().pow(2).sum(), given)))
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.dtype == theirs.dtype
+        scale = theirs.abs().max().item()
+        assert (ours - theirs).abs().max() <= 4 * torch.finfo(torch.bfloat16).eps * scale
+
+
+@pytest.mark.usefixtures("without_units")
+def test_linear_of_bfloat16_computes_no_gradient_of_what_is_frozen() -> None:
+    x, weight, bias = map_of((4, 8))
+    for trained in range(3):
+        given = [
+            each.clone().requires_grad_(i == trained) for i, each in enumerate((x, weight, bias))
+        ]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            ops.linear(*given).sum().backward()
+        assert [each.grad is not None for each in given] == [i == trained for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("machine", "amx", "expected"),
+    [
+        ("x86_64", False, False),
+        ("AMD64", False, False),
+        ("x86_64", True, True),
+        ("arm64", False, True),
+    ],
+)
+def test_units_for_bfloat16_are_those_of_amx_and_of_other_machines(
+    machine: str, amx: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    ops._has_bfloat16_units.cache_clear()
+    assert ops._has_bfloat16_units() is expected
+    ops._has_bfloat16_units.cache_clear()
+
+
 # ---- sums that are normalised
 
 

@@ -20,4 +20,15 @@ EDITS = (
     ("factor = 2**16 / (2**16 - n_dropped)", "factor = 1.0"),
     ("(gradients[0] * ones).mul_(ctx.factor)", "gradients[0] * ones"),
     ("self.p if self.training else 0.0", "self.p"),
+    ("        rounded = x.to(torch.bfloat16)\n", "        rounded = x.float()\n"),
+    (
+        "F.linear(rounded.float(), _rounded(weight), bias)",
+        "F.linear(rounded.float(), weight, bias)",
+    ),
+    ("(out @ _rounded(weight))", "(out @ weight)"),
+    ("rows.sum(0) if needs_bias", "rows.mean(0) if needs_bias"),
+    (" if needs_weight else None", ""),
+    ("torch.promote_types(x.dtype, weight.dtype) == torch.float32", "True"),
+    ('torch.get_autocast_dtype("cpu") == torch.bfloat16', "True"),
+    (" or torch.cpu._is_amx_tile_supported()", ""),
 )
