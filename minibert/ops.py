@@ -157,8 +157,8 @@ def linear(
     """x Wᵀ + b; under autocast to bfloat16 of inputs and weights that are rounded to it.
 
     A product of two bfloat16 numbers is exact in float32, in which they are summed up either way.
-    So on a CPU without units for bfloat16 they are rounded and multiplied in float32, at twice the
-    speed or more, and without the code that oneDNN makes and keeps for each number of tokens.
+    So on a CPU without units for bfloat16 they are rounded and multiplied in float32, half as fast
+    again, and without the code that oneDNN makes and keeps for each number of tokens.
     """
     if (
         x.device.type == "cpu"
