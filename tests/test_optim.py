@@ -719,6 +719,28 @@ def test_clipping_gives_numbers_worked_by_hand() -> None:
     assert parameters[1].grad is None
 
 
+def test_clipping_divides_first() -> None:
+    for bound, expected in ((1.0, [0.6, 0.8]), (10.0, [1.5, 2.0]), (math.inf, [1.5, 2.0])):
+        (p,) = with_gradients(torch.tensor([6.0, 8.0]))
+        assert clip_gradients([p], bound, divisor=4.0) == 2.5
+        assert p.grad is not None
+        assert p.grad.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bound", [1.0, math.inf])
+def test_half_precision_is_divided_by_what_it_has_no_number_for(
+    dtype: torch.dtype, bound: float
+) -> None:
+    gradient = torch.full((4,), 1000.0, dtype=dtype)
+    half, full = with_gradients(gradient, gradient.double())
+    for p in (half, full):
+        clip_gradients([p], bound, divisor=2049.0)  # to which both would round: 2048
+    assert half.grad is not None
+    assert full.grad is not None
+    assert torch.equal(half.grad, full.grad.to(dtype))
+
+
 def test_clipping_at_the_bound_changes_nothing() -> None:
     for bound in (5.0, math.inf):
         parameters = with_gradients(torch.tensor([3.0, 4.0]))

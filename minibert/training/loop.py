@@ -218,10 +218,8 @@ class Trainer:
         if counted:
             mean = mean / counted
             divisor = counted * (1.0 if self.scale is None else self.scale.value)
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            torch._foreach_div_(gradients, divisor)
-            limit = self.run_config.training.max_grad_norm
-            norm = clip_gradients(self.model.parameters(), limit or math.inf)
+            limit = self.run_config.training.max_grad_norm or math.inf
+            norm = clip_gradients(self.model.parameters(), limit, divisor=divisor)
             for observer in self.observers:
                 observer.before_update(self)
             if self._is_usable(mean, norm):

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -160,15 +160,18 @@ def _undecayed(model: nn.Module) -> set[nn.Parameter]:
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
-    """Scale gradients so that their common norm is at most `max_norm`; the norm they had before.
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float, *, divisor: float = 1.0) -> float:
+    """Divide gradients, and scale them so that their common norm is at most `max_norm`.
 
-    norm = √(Σ g²) over all gradients;  g = g · max_norm / norm, where norm > max_norm
+    norm = √(Σ (g / divisor)²) over all gradients
+    g = g / divisor, and where norm > max_norm, g = g / divisor · max_norm / norm
 
-    At or below the bound nothing is touched, so that `math.inf` only measures.  Where the norm is
-    NaN or infinite nothing is touched either: scaled, infinite gradients would become NaN and the
-    others 0.  The caller must look at what is returned, and not step.  Returning a number waits
-    for an accelerator.
+    All in one pass behind the one for the norm.  At or below the bound nothing is scaled, so that
+    `math.inf` only measures.  Where the norm is NaN or infinite nothing is touched: scaled,
+    infinite gradients would become NaN and the others 0.  The caller must look at what is
+    returned, and not step.  Returning a number waits for an accelerator.
+
+    Returns: the norm before it was clipped.
 
     Raises: TrainingError for a bound that is NaN, 0 or negative.
     Differs: torch.nn.utils.clip_grad_norm_ divides by norm + 1e-6, so that gradients just below
@@ -182,18 +185,30 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
     gradients = [
         parameter.grad for parameter in dict.fromkeys(parameters) if parameter.grad is not None
     ]
-    norm = _norm(
-        [part for grad in gradients for part in torch.split(grad.reshape(-1), _NORM_PIECE)]
-    )
-    if not math.isfinite(norm):  # perhaps only the squares were too large for float32
-        norm = _norm([gradient.double() for gradient in gradients])
-    if math.isfinite(norm) and norm > max_norm:
-        if full := [gradient for gradient in gradients if gradient.dtype not in _HALVES]:
-            torch._foreach_mul_(full, max_norm / norm)
-        for gradient in gradients:
-            if gradient.dtype in _HALVES:  # in which _foreach_mul_ rounds the factor itself
-                gradient.mul_(max_norm / norm)
+    raw = _norm([part for grad in gradients for part in torch.split(grad.reshape(-1), _NORM_PIECE)])
+    if not math.isfinite(raw):  # perhaps only the squares were too large for float32
+        raw = _norm([gradient.double() for gradient in gradients])
+    norm = raw / divisor
+    if not math.isfinite(norm):
+        return norm
+    if norm > max_norm:
+        _scale(gradients, torch._foreach_mul_, max_norm / raw)
+    elif divisor != 1:
+        _scale(gradients, torch._foreach_div_, divisor)
     return norm
+
+
+def _scale(
+    gradients: list[Tensor], operation: Callable[[list[Tensor], Any], None], by: float
+) -> None:
+    full = [gradient for gradient in gradients if gradient.dtype not in _HALVES]
+    if full:
+        operation(full, by)
+    for gradient in gradients:
+        if gradient.dtype in _HALVES:  # in which the factor itself would be rounded
+            wide = [gradient.float()]
+            operation(wide, by)
+            gradient.copy_(wide[0])
 
 
 def _norm(tensors: list[Tensor]) -> float:
@@ -202,8 +217,8 @@ def _norm(tensors: list[Tensor]) -> float:
         return 0.0
     # A norm has its tensor's dtype: half precision would round it, or have no room for it.
     tensors = [tensor.float() if tensor.dtype in _HALVES else tensor for tensor in tensors]
-    norms = [norm.to(tensors[0].device, torch.float64) for norm in torch._foreach_norm(tensors)]
-    return float(torch.stack(norms).norm())
+    norms = [norm.to(tensors[0].device) for norm in torch._foreach_norm(tensors)]
+    return float(torch.stack(norms).double().norm())
 
 
 @dataclass(eq=False)
