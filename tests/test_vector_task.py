@@ -498,7 +498,7 @@ def test_run_learns_and_what_it_saves_opens_everywhere(
     assert shown == pytest.approx(results(folder)["validation"], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cosent", "contrastive"])
+@pytest.mark.parametrize("name", FIRST_FAST)
 def test_stopped_run_goes_on_bit_for_bit(small: Path, tmp_path: Path, name: str) -> None:
     in_one_go_and_in_parts(run_in(small, **RUNS[name].tables), tmp_path, step=4)
 

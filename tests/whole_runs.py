@@ -49,7 +49,11 @@ def in_one_go_and_in_parts(made: Callable[[Path], RunConfig], folder: Path, step
     run = made(folder / "parts")
     assert not train(run, observers=[StopAfter(step)]).finished
     assert train(run, resume=True).finished
-    assert left(folder / "parts" / "run") == left(folder / "whole" / "run")
+    parts, one = left(folder / "parts" / "run"), left(folder / "whole" / "run")
+    assert parts.keys() == one.keys()
+    differing = [name for name in one if parts[name] != one[name]]
+    lines = [pair for pair in zip(parts["log"], one["log"], strict=True) if pair[0] != pair[1]]
+    assert not differing, f"{differing} differ, and of the log first {lines[:1]}"
     return whole
 
 
