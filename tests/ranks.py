@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,11 @@ LABELS = ("no", "yes", "maybe")
 SGD = {"name": "sgd", "learning_rate": 0.05}
 ADAMW = {"name": "adamw", "learning_rate": 1e-3}
 
+DTYPES = ("float32", "float64")
+
 # Of 11 examples: 3 batches an epoch of at most 4; of at most 5 the last has one, which cannot be
-# shared; accumulated, some portions are smaller than two processes.
+# shared; accumulated, some portions are smaller than two processes.  Cosines are divided by a half:
+# by the twentieth that is usual, float32 itself leaves 2e-6 of a loss open.
 CASES: dict[str, dict[str, Any]] = {
     "classes": {"loss": {"class_weights": [1.0, 3.0, 0.5]}},
     "adamw": {"optimizer": ADAMW},
@@ -65,11 +69,13 @@ CASES: dict[str, dict[str, Any]] = {
     "pairs with scores": {
         "task": "similarity", "loss": {"temperature": 0.5}, "training": {"batch_size": 5},
     },
-    "pairs alone": {"task": "contrastive", "training": {"batch_size": 5}},
+    "pairs alone": {
+        "task": "contrastive", "loss": {"temperature": 0.5}, "training": {"batch_size": 5},
+    },
     "pairs, negatives and widths": {
         "task": "contrastive",
         "data": {"negatives": ["third", "fourth"]},
-        "loss": {"symmetric": True, "matryoshka_dims": [4, 2], "temperature": 0.2},
+        "loss": {"symmetric": True, "matryoshka_dims": [4, 2], "temperature": 0.5},
         "training": {"batch_size": 7, "accumulate": 2, "epochs": 10},
     },
     "triplets": {
@@ -160,7 +166,13 @@ class Losses(Observer):
         self.records.append(record)
 
 
-def trainer(case: str | dict[str, Any], *, dropout: float = 0.0, **more: Any) -> Trainer:
+def trainer(
+    case: str | dict[str, Any],
+    *,
+    dropout: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+    **more: Any,
+) -> Trainer:
     """A small network, the same in every process, and what trains it."""
     chosen = settings(CASES[case] if isinstance(case, str) else case)
     torch.manual_seed(chosen.training.seed)
@@ -177,7 +189,8 @@ def trainer(case: str | dict[str, Any], *, dropout: float = 0.0, **more: Any) ->
     if isinstance(case, str) and case.startswith("contrastive"):
         objective = contrastive
     model = HEADS.get(chosen.task, BertForSequenceClassification)(config)
-    return Trainer(model, objective or task.objective, train, chosen, prepare=task.prepare, **more)
+    objective = objective or task.objective
+    return Trainer(model.to(dtype), objective, train, chosen, prepare=task.prepare, **more)
 
 
 def of_parts(sets: Examples, n_parts: int) -> Examples:
@@ -191,10 +204,10 @@ def figures(records: list[StepRecord]) -> list[dict[str, float]]:
     return [{k: v for k, v in vars(record).items() if k != "seconds"} for record in records]
 
 
-def trained(case: str) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+def trained(case: str, dtype: str) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     """The figures of every update, and the weights behind the last."""
     losses = Losses()
-    found = trainer(case, observers=[losses])
+    found = trainer(case, observers=[losses], dtype=getattr(torch, dtype))
     found.run()
     return figures(losses.records), dict(found.model.state_dict())
 
@@ -203,10 +216,10 @@ def trained(case: str) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
 
 
 def trainings(folder: Path, processes: Processes) -> None:
-    """Every case: figures and weights of each process."""
-    for case in CASES:
-        records, weights = trained(case)
-        name = f"{case}-{processes.rank}"
+    """Every case in every precision: figures and weights of each process."""
+    for case, dtype in product(CASES, DTYPES):
+        records, weights = trained(case, dtype)
+        name = f"{case}-{dtype}-{processes.rank}"
         (folder / f"{name}.json").write_text(json.dumps(records))
         save_file(weights, folder / f"{name}.safetensors")
 

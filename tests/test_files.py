@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 from failures import KilledError, each_failure
 
-from minibert.files import discard, flush, replacing, replacing_all, replacing_folder, sweep
+from minibert.files import (
+    discard,
+    exclusive,
+    flush,
+    replacing,
+    replacing_all,
+    replacing_folder,
+    sweep,
+)
 
 
 def full_disk(*_: object, **__: object) -> None:
@@ -221,6 +229,24 @@ def test_replacing_folder_takes_the_place_of_the_earlier_one_whole(tmp_path: Pat
         assert names(tmp_path) == ["model"]
 
 
+def test_replacing_folder_flushes_all_that_is_in_it_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def seen_fsync(handle: int) -> None:
+        names = {p.stat().st_ino: p.name for p in (tmp_path, *tmp_path.rglob("*"))}
+        steps.append(names[os.fstat(handle).st_ino])
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(os, "rename", lambda a, b: (steps.append("rename"), rename(a, b)))
+    with replacing_folder(tmp_path / "model") as part:
+        fill(part, "new")
+    assert steps == ["a", "inner", "b of new", "model", "rename", tmp_path.name]
+
+
 @pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
 def test_replacing_folder_leaves_the_earlier_one_when_filling_fails(
     tmp_path: Path, kind: type[BaseException]
@@ -309,3 +335,19 @@ def test_sweep_deletes_what_killed_processes_left_and_nothing_else(tmp_path: Pat
     sweep(tmp_path, "*.json", "b.bin", "model")
     assert names(tmp_path) == sorted([*mine, "a.json", "b.bin", "model"])
     sweep(tmp_path / "none", "model")
+
+
+# ---- locks
+
+
+def test_lock_is_held_by_one_at_a_time_and_let_go_of(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with exclusive(path) as first:
+        assert first
+        with exclusive(path) as second:
+            assert not second
+        with exclusive(tmp_path / ".other") as other:
+            assert other
+    with exclusive(path) as again:
+        assert again
+    assert path.exists()

@@ -25,7 +25,7 @@ from minibert.training.loop import (
 )
 from minibert.training.losses import LossSum
 from minibert.training.run_config import RunConfig
-from minibert.training.state import load_state, steps
+from minibert.training.state import load_state, save_state, steps
 from minibert.training.text_task import text_task
 
 LABELS = ("no", "yes", "maybe")
@@ -177,6 +177,39 @@ def test_portions_give_the_gradients_of_the_whole_batch(accumulate: int) -> None
     for (name, a), b in zip(whole.model.named_parameters(), parts.model.parameters(), strict=True):
         assert a.grad is not None and b.grad is not None, name  # noqa: PT018
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_gradients_are_those_of_the_mean_loss() -> None:
+    class Gradients(Observer):
+        def before_update(self, trainer: Trainer) -> None:
+            named = trainer.model.named_parameters()
+            self.found = {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+    weights = torch.tensor([1.0, 3.0, 0.5])
+    seen = Gradients()
+    run = settings(
+        training={"accumulate": 2, "max_grad_norm": None}, loss={"class_weights": weights.tolist()}
+    )
+    found = trainer(run, dropout=0.0, observers=[seen])
+    rows = found._batches(0)[0]
+    record = found._update(rows, 0)
+    again = trainer(run, dropout=0.0)
+    batch = collate(again.train, rows, dtype=torch.long)
+    logits = again.model(batch.input_ids, layout=batch.layout).logits
+    loss = nn.functional.cross_entropy(logits, batch.targets, weight=weights)
+    loss.backward()
+    assert record.loss == pytest.approx(loss.item(), rel=1e-6)
+    assert record.count == pytest.approx(float(weights[batch.targets].sum()))
+    for name, parameter in again.model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(seen.found[name], parameter.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_thinned_examples_take_turns_from_epoch_to_epoch() -> None:
+    found = trainer(settings(data={"sampling": "under"}))
+    seen = [{i for batch in found._batches(epoch) for i in batch} for epoch in range(9)]
+    assert len(seen[0]) < len(found.train)
+    assert set().union(*seen) == set(range(len(found.train)))
 
 
 def test_gradients_are_clipped_before_the_update() -> None:
@@ -733,6 +766,69 @@ def test_another_optimizer_starts_anew_where_that_is_allowed(tmp_path: Path) -> 
     ]  # fmt: skip
     resumed.run()
     assert resumed.step == 6
+
+
+def test_early_stop_is_known_when_it_is_gone_on_with(tmp_path: Path) -> None:
+    """Killed while the model was saved, say: there is nothing left to train."""
+    run = settings(training={"evaluate_every": 1, "early_stopping_patience": 2})
+    found, _ = traced(run, tmp_path, [0.5, 0.4, 0.4])
+    found.run()
+    assert (found.step, found.stopped_early) == (3, True)
+    resumed, trace = traced(run, tmp_path, [])
+    assert resumed.resume() == []
+    assert resumed.stopped_early
+    resumed.run()
+    assert resumed.step == 3
+    assert trace.calls == ["at_end"]
+
+
+def test_best_weights_are_those_of_the_best_update_whatever_else_is_there(tmp_path: Path) -> None:
+    run = settings(training={"evaluate_every": 1})
+    found, _ = traced(run, tmp_path, [0.5, 0.4, 0.9, 0.1, 0.1, 0.1])
+    found.run()
+    kept, _ = load_state(tmp_path / "best", step=3)
+    assert kept is not None
+    other = {name: torch.zeros_like(tensor) for name, tensor in kept.tensors.items()}
+    save_state(tmp_path / "best", 5, other, {})
+    found.restore_best()
+    assert_same(kept.tensors, values(found.model))
+
+
+def test_optimizer_state_that_does_not_fit_is_refused_in_the_same_run(tmp_path: Path) -> None:
+    """As another version of the optimizers might have left it."""
+    trainer(settings(), folder=tmp_path).run()
+    place = tmp_path / "checkpoints"
+    found, _ = load_state(place)
+    assert found is not None
+    tensors = {name: t for name, t in found.tensors.items() if "square.classifier" not in name}
+    facts = {k: v for k, v in found.facts.items() if k not in ("step", "tensors_sha256")}
+    save_state(place, 6, tensors, facts)
+    with pytest.raises(
+        CheckpointError, match=r"optimizer's state lacks square\.classifier\.weight"
+    ):
+        trainer(settings(), folder=tmp_path).resume(allow_changes=True)
+
+
+def test_updates_that_were_skipped_are_counted_on(tmp_path: Path) -> None:
+    ids = [[2, 5, 3], [2, 6, 3], [2, 7, 3], [2, 8, 3]]
+    tags = [[-100] * 3, [-100] * 3, [-100, 1, -100], [-100, 2, -100]]
+    data = Examples(ids, [[0] * 3] * 4, tags)
+    run = RunConfig.from_dict(
+        {"task": "tokens", "training": {"batch_size": 1, "epochs": 3, "save_every": 5}}
+    )
+
+    def made() -> Trainer:
+        torch.manual_seed(0)
+        task = text_task(run, LABELS, data.targets)
+        return Trainer(BertForTokenClassification(TINY), task.objective, data, run, folder=tmp_path)
+
+    made().run()
+    shutil.rmtree(tmp_path / "checkpoints" / "step-0000012")
+    resumed = made()
+    resumed.resume()
+    assert (resumed.step, 4 <= resumed.n_skipped <= 6) == (10, True)
+    resumed.run()
+    assert (resumed.step, resumed.n_skipped) == (12, 6)
 
 
 @pytest.mark.parametrize("what", ["data", "metric"])
