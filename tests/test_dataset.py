@@ -264,6 +264,29 @@ def test_words_are_judged_by_their_first_piece_wherever_it_is_measured(
     assert read_examples(run, "train.conll", found.labels, tokenizer).targets[0] == first
 
 
+def test_words_and_tags_stand_in_any_columns(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    (tmp_path / "a.conll").write_text("films\tNN\tB-x\nfilm\tVB\tO\n", encoding="utf-8")
+    rows = [{"words": ["films", "film"], "pos": ["NN", "VB"], "words.2": ["a", "b"]}]
+    (tmp_path / "a.jsonl").write_text(json.dumps(rows[0]) + "\n", encoding="utf-8")
+    sources: list[tuple[Any, dict[str, str]]] = [
+        ("a.conll", {"tags": "2"}),
+        ("a.jsonl", {"words": "words", "tags": "pos"}),
+        (rows, {"words": "words", "tags": "pos"}),
+    ]
+    for source, columns in sources:
+        found = read_dataset(
+            run_of("tokens", tmp_path, data={"train": source, **columns}), tokenizer
+        )
+        assert found.labels == ("NN", "VB")
+        assert found.train.targets[0] == [-100, 0, -100, 1, -100]
+    wrong = run_of("tokens", data={"train": [{"words": "films", "tags": ["O"]}], "words": "words"})
+    with pytest.raises(DataError, match="column 'words' is 'films', expected a list of words"):
+        read_dataset(wrong, tokenizer)
+    schemed = {"train": "a.conll", "tag_scheme": "BIOES"}
+    found = read_dataset(run_of("tokens", tmp_path, data=schemed), tokenizer)
+    assert found.labels == ("B-x", "E-x", "I-x", "O", "S-x")
+
+
 # ---- texts for a vocabulary
 
 

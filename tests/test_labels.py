@@ -59,6 +59,14 @@ def test_a_third_label_of_a_binary_task_is_refused() -> None:
     with pytest.raises(LabelError) as caught:  # a column of texts, taken for that of the labels
         label_names("binary", ["x" * 999, "y", "z"])
     assert len(str(caught.value)) < 250
+    with pytest.raises(LabelError, match="'binary'; '7' stands once, first in line 4; drop the"):
+        label_names("binary", [0, 1, 1, 7, 0], places=[f"line {i}" for i in range(1, 6)])
+    with pytest.raises(LabelError, match="'c' stands in 2 rows, first in line 4; drop"):
+        label_names(
+            "binary", ["a", "a", "b", "c", "c", "b"], places=[f"line {i + 1}" for i in range(6)]
+        )
+    with pytest.raises(LabelError, match="expected 2 for task 'binary'; drop"):
+        label_names("binary", [], ["a", "b", "c"], places=["line 1"])
     with pytest.raises(LabelError, match="no label at all"):
         label_names("multiclass", [""])
 

@@ -196,12 +196,25 @@ def test_tags_are_read_off_conll_and_jsonl(proposed: Propose, small: Path) -> No
     found = proposed(made * 6, "b.jsonl")
     assert (found.run.task, found.data.format) == ("tokens", "jsonl")
     assert found.read(small).train.targets[0]
-    with pytest.raises(DataError, match=r"'ner_tags' have to be called 'tokens' and 'tags'"):
-        proposed([{"tokens": ["a"], "ner_tags": ["O"]}] * 9, "c.jsonl")
-    with pytest.raises(DataError, match="expected columns 'tokens' and 'tags'"):
+    with pytest.raises(DataError, match="expected for task tokens one column of lists of words"):
         proposed(rows(["text", "label"], sentence, ["a", "b"]), task="tokens")
-    with pytest.raises(DataError, match="has the columns 'tokens' and 'tags', no others"):
-        proposed(made * 6, "d.jsonl", text="tokens")
+    with pytest.raises(DataError, match="expected for task tokens one column of lists of words"):
+        proposed(made * 6, "d.jsonl", task="tokens", text_pair="tokens")
+
+
+def test_lists_of_words_and_tags_have_any_name(proposed: Propose, small: Path) -> None:
+    tags = ["O", "B-x"]
+    made = [{"tokens": [f"{i}", "film"], "ner_tags": tags} for i in range(12)]
+    found = proposed(made, "a.jsonl")
+    assert (found.run.task, found.data.words, found.data.tags) == ("tokens", "tokens", "ner_tags")
+    assert "words =" not in found.text
+    assert found.read(small).labels == ("B-x", "O")
+    two = [{"id": i, "words": [f"{i}", "film"], "pos": ["DT", "NN"], "ner": tags} for i in range(12)]
+    with pytest.raises(DataError, match="'ner' are words and tags, name them with --text, --label"):
+        proposed(two, "b.jsonl")
+    found = proposed(two, "b.jsonl", text="words", labels=["pos"])
+    assert (found.run.task, found.data.words, found.data.tags) == ("tokens", "words", "pos")
+    assert found.read(small).labels == ("DT", "NN")
 
 
 def test_options_decide(proposed: Propose, small: Path) -> None:

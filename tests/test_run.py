@@ -309,7 +309,7 @@ def test_settings_that_do_not_fit_are_refused(small: Path, tmp_path: Path) -> No
         (
             {"data": {"train": [{"text": f"{i}", "label": i} for i in range(5)]}},
             LabelError,
-            "labels (",
+            "'3' stands once, first in row 4",
         ),
     ]
     for tables, kind, said in cases:

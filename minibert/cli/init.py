@@ -8,14 +8,16 @@ from minibert.training.run_keys import TASKS
 @click.command(short_help="Propose a run file for a file of labelled rows.")
 @click.argument("file", metavar="FILE")
 @click.option("--task", type=click.Choice(list(TASKS)), help="What is to be learnt.")
-@click.option("--text", metavar="COLUMN", help="The text, by name or by number from 1.")
+@click.option(
+    "--text", metavar="COLUMN", help="The text, or the lists of words, by name or by number from 1."
+)
 @click.option("--text-pair", metavar="COLUMN", help="The second text of a pair.")
 @click.option(
     "--label",
     "labels",
     metavar="COLUMN",
     multiple=True,
-    help="The label; given several times, a column of 0 and 1 for each label.",
+    help="The label, or the lists of tags; given several times, columns of 0 and 1, one a label.",
 )
 @click.option("--model", default="all-MiniLM-L6-v2", show_default=True, help="What to start from.")
 @click.option("--output", default="run", show_default=True, help="The folder of the run.")

@@ -268,7 +268,7 @@ def _scheme_note(run: RunConfig, rows: Sequence[Row]) -> list[str]:
     target: Any = run.data.tag_scheme
     if run.task != "tokens" or target is None:
         return []
-    tags = [plain_tags(row) for row in rows]
+    tags = [plain_tags(run, row) for row in rows]
     source = detect(tags)
     if source is None:
         return []

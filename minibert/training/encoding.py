@@ -108,7 +108,7 @@ def _encoded(run: RunConfig, rows: Sequence[Row], tokenizer: Tokenizer) -> list[
     data = run.data
     limit = None if data.long_text == "windows" else data.max_length
     if run.task == "tokens":
-        return tokenizer.encode_words([row.value("tokens") for row in rows], max_length=limit)
+        return tokenizer.encode_words([row.value(data.words) for row in rows], max_length=limit)
     pairs = None if data.text_pair is None else [_text(row, data.text_pair) for row in rows]
     return tokenizer.encode([_text(row, data.text) for row in rows], pairs, max_length=limit)
 

@@ -20,12 +20,18 @@ _REFUSED = None
 _SHOWN_CHARS = 40  # of a label, in a message about several
 
 
-def label_names(task: str, values: Iterable[Any], given: Sequence[str] = ()) -> tuple[str, ...]:
+def label_names(
+    task: str,
+    values: Iterable[Any],
+    given: Sequence[str] = (),
+    places: Sequence[object] = (),
+) -> tuple[str, ...]:
     """The names of the labels, in the order of their ids.
 
     Args:
         values: what occurs, one a row; of several labels a row a list, of tags too.
         given: names that the run file lists; they decide, in their order.
+        places: of the values, for a message about a label too many.
 
     Returns: the given names, or those that occur: by value where all are whole numbers, else in
         alphabetical order; one more name, "not …", where data of one label a row has one alone.
@@ -38,20 +44,29 @@ def label_names(task: str, values: Iterable[Any], given: Sequence[str] = ()) -> 
             raise LabelError(f"labels name {twice[0]!r} twice, expected each once")
         names = list(given)
     else:
-        found: set[str] = set()
+        found: Counter[str] = Counter()
+        first: dict[str, int] = {}
         several = task in ("multilabel", "tokens")
-        for value in values:
-            found.update(map(label_name, value) if several else [label_name(value)])
-        found.discard("")
+        for row, value in enumerate(values):
+            names = list(map(label_name, value)) if several else [label_name(value)]
+            found.update(names)
+            for name in names:
+                first.setdefault(name, row)
+        del found[""]
         whole = all(map(_is_whole, found))
         names = sorted(found, key=int if whole else None)
     if not names:
         raise LabelError("the data has no label at all; is [data] label the right column?")
     if task == "binary" and len(names) > 2:
+        where = ""
+        if places and not given:
+            rarest = min(names, key=lambda name: (found[name], -first[name]))
+            times = f"stands in {found[rarest]:,} rows" if found[rarest] > 1 else "stands once"
+            where = f"; {rarest[:_SHOWN_CHARS]!r} {times}, first in {places[first[rarest]]}"
         shown = listed([name[:_SHOWN_CHARS] for name in names])
         raise LabelError(
-            f"the data has {len(names)} labels ({shown}), expected 2 for task 'binary'; drop the "
-            "rows of the others, or choose task = 'multiclass'"
+            f"the data has {len(names)} labels ({shown}), expected 2 for task 'binary'{where}; "
+            "drop the rows of the others, or choose task = 'multiclass'"
         )
     if task in ("binary", "multiclass") and len(names) == 1:
         names.append(f"not {names[0]}")

@@ -4,6 +4,8 @@ All guessing is here.  `minibert train` follows the file to the letter, so that 
 comments knows what the run rests on, and what to change.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from minibert.training.roles import Roles, find_roles
 from minibert.training.rows import BadRow, Row, read_rows
 from minibert.training.run_keys import TASKS
 from minibert.training.sniff import sniff
-from minibert.training.survey import Survey, survey
+from minibert.training.survey import Column, Survey, survey
 from minibert.training.task_choice import TaskChoice, choose_task, label_flags, type_flags
 
 _MOST_UNUSABLE = 0.05  # of the rows of a file for validation or test
@@ -87,10 +89,17 @@ def _roles_and_task(
     """The columns, and what is learnt from them; no task where there are no labels."""
     text, text_pair = [None if each is None else rows.key_of(each, name) for each in texts]
     labels = [rows.key_of(each, name) for each in labels]
-    if task == "tokens" or (task is None and _are_tagged(rows)):
-        if text or text_pair or labels:
-            raise DataError(f"{name}: task tokens has the columns 'tokens' and 'tags', no others")
-        return Roles(["tokens"], ["tags"]), _tags(name, rows)
+    chosen = [] if text is None else [text]
+    words = chosen or _lists(rows, "tokens", "words")
+    tags = labels or _lists(rows, "tags", "labels")
+    are_tagged = len(words) == len(tags) == 1 and _are_lists(rows, *words, *tags)
+    if task == "tokens" or (task is None and are_tagged):
+        if text_pair or not are_tagged:
+            raise DataError(
+                f"{name}: has {listed(list(rows.columns))}, expected for task tokens one column of "
+                "lists of words and one of lists of their tags: name them with --text and --label"
+            )
+        return Roles(words, tags), _tags(rows.columns[tags[0]])
     if dialect.format == "txt":
         return _unlabelled(name, f"plain text, {plural(rows.n_rows, 'line')}", task), None
     roles = find_roles(
@@ -99,11 +108,11 @@ def _roles_and_task(
     keys = listed(list(rows.columns))
     if not roles.texts:
         lists = [key for key, column in rows.columns.items() if column.is_lists]
-        mend = (
-            f"for task tokens its lists {listed(lists)} have to be called 'tokens' and 'tags'"
-            if len(lists) > 1
-            else "name it with --text"
-        )
+        mend = "name it with --text"
+        if len(lists) > 1:
+            mend = (
+                f"if its lists {listed(lists)} are words and tags, name them with --text, --label"
+            )
         raise DataError(f"{name}: no column of {keys} looks like a text; {mend}")
     if roles.labels:
         try:
@@ -129,18 +138,19 @@ def _labelled_tasks() -> str:
     return ", ".join(task for task in TASKS if task != "masked_lm")
 
 
-def _are_tagged(rows: Survey) -> bool:
-    return all(key in rows.columns and rows.columns[key].is_lists for key in ("tokens", "tags"))
+def _lists(rows: Survey, *names: str) -> list[str]:
+    """The columns of lists whose name ends in one of these words."""
+    found = [key for key, column in rows.columns.items() if column.is_lists]
+    return [key for key in found if re.split(r"[\W_]+", key.lower())[-1] in names]
 
 
-def _tags(name: str, rows: Survey) -> TaskChoice:
+def _are_lists(rows: Survey, *keys: str) -> bool:
+    return all(rows.columns[key].is_lists for key in keys)
+
+
+def _tags(column: Column) -> TaskChoice:
     """The tags of words."""
-    parts = rows.columns["tags"].parts if _are_tagged(rows) else None
-    if not parts:
-        raise DataError(
-            f"{name}: has {listed(list(rows.columns))}, expected columns 'tokens' and 'tags' with "
-            "lists for task tokens; conll files have them"
-        )
+    parts = column.parts or Counter()
     names = label_names("tokens", [list(parts)])
     choice = TaskChoice("tokens", {tag: parts[tag] for tag in names}, why=["A tag for each word."])
     choice.flags = label_flags(choice)

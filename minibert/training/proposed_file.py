@@ -8,6 +8,7 @@ from minibert.training import toml_text
 from minibert.training.dialect import Dialect
 from minibert.training.evidence import balance, column_lines, plural, repetition, unusable
 from minibert.training.roles import Roles
+from minibert.training.run_keys import DataConfig
 from minibert.training.survey import Survey
 from minibert.training.task_choice import TaskChoice
 from minibert.training.token_lengths import Lengths, measure_lengths
@@ -94,7 +95,11 @@ def _lines(keys: Sequence[_Key]) -> list[str]:
 def _data_keys(found: Found, lengths: Lengths) -> list[_Key]:
     keys = [_train_key(found), *_held_out_keys(found), *_dialect_keys(found)]
     roles, choice = found.roles, found.choice
-    if found.task != "tokens":
+    if found.task == "tokens":
+        named = {"words": roles.texts[0], "tags": roles.labels[0]}
+        usual = DataConfig()
+        keys += [_Key(key, name) for key, name in named.items() if name != getattr(usual, key)]
+    else:
         keys.append(_Key("text", roles.texts[0], roles.why.get("text", ())))
         if len(roles.texts) > 1:
             keys.append(_Key("text_pair", roles.texts[1], roles.why.get("text_pair", ())))

@@ -27,7 +27,7 @@ _TRUE, _FALSE = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 def text_columns(run: RunConfig) -> list[str]:
     """The columns of the texts, by which rows are known as equal; of words theirs."""
     if run.task == "tokens":
-        return ["tokens"]
+        return [run.data.words]
     columns = (run.data.text, run.data.text_pair, *run.data.negatives)
     return [name for name in columns if name is not None]
 
@@ -41,7 +41,7 @@ def label_columns(run: RunConfig) -> list[str]:
     if run.task in ("contrastive", "masked_lm"):
         return []
     if run.task == "tokens":
-        return ["tags"]
+        return [run.data.tags]
     if isinstance(label, str):
         return [label]
     if run.task != "multilabel":
@@ -80,7 +80,8 @@ def names_of(run: RunConfig, rows: Sequence[Row]) -> tuple[str, ...]:
         return _names_of_tags(run, rows)
     if isinstance(data.label, list):
         return label_names(run.task, (), data.labels or data.label)
-    return label_names(run.task, (label_of(run, row) for row in rows), data.labels)
+    names = (label_of(run, row) for row in rows)
+    return label_names(run.task, names, data.labels, [row.place for row in rows])
 
 
 def checked(
@@ -101,15 +102,15 @@ def tags_of(run: RunConfig, row: Row) -> list[Any]:
 
     Raises: LabelError for a tag of no scheme, where one is asked for.
     """
-    tags, scheme = row.value("tags"), run.data.tag_scheme
+    tags, scheme = row.value(run.data.tags), run.data.tag_scheme
     if scheme is None:
         return tags if isinstance(tags, list) else [tags]
-    return list(repair(plain_tags(row), scheme).tags)  # type: ignore[arg-type]
+    return list(repair(plain_tags(run, row), scheme).tags)  # type: ignore[arg-type]
 
 
-def plain_tags(row: Row) -> list[str]:
+def plain_tags(run: RunConfig, row: Row) -> list[str]:
     """The tags of a row as they stand, without the spaces around them."""
-    tags = row.value("tags")
+    tags = row.value(run.data.tags)
     return [str(tag).strip() for tag in (tags if isinstance(tags, list) else [tags])]
 
 
@@ -163,8 +164,8 @@ def _targets_of_words(
             refuse(i, "bad tag", str(error))
             tags.append([])
         # What is refused already needs no second reason.
-        fits = tags[-1] and _are_words(row.value("tokens"))
-        words.append(row.value("tokens") if fits else [""] * len(tags[-1]))
+        found = row.value(run.data.words)
+        words.append(found if tags[-1] and _are_words(found) else [""] * len(tags[-1]))
     return tag_targets(tags, words, labels, refuse)
 
 
@@ -184,7 +185,7 @@ def _check_texts(run: RunConfig, rows: Sequence[Row], refuse: Refuse) -> None:
             value = row.value(column)
             if run.task == "tokens" and not _are_words(value):
                 refuse(
-                    i, "no words", f"column 'tokens' is {_shown(value)}, expected a list of words"
+                    i, "no words", f"column {column!r} is {_shown(value)}, expected a list of words"
                 )
             elif run.task != "tokens" and not isinstance(value, str):
                 refuse(i, "no text", f"column {column!r} is {_shown(value)}, expected a text")

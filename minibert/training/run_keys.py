@@ -84,7 +84,9 @@ class DataConfig:
         choices=("error", "ignore", "join"),
     )
     text: str = key(
-        "text", "the column of the text, of spans of the question, by name or by number from 1"
+        "text",
+        "the column of the text, of spans of the question, by name or by number from 1",
+        tasks=(*_PAIRS, "masked_lm"),
     )
     text_pair: str | None = key(
         None,
@@ -110,6 +112,13 @@ class DataConfig:
         [],
         "names of the labels in the order of their ids; those of train, sorted, when empty",
         tasks=_CLASSES,
+    )
+    words: str = key("tokens", "the column of the lists of words", tasks=("tokens",))
+    tags: str = key(
+        "tags",
+        "the column of the lists of their tags; of conll files the last column is called tags, "
+        "each in the middle has its number",
+        tasks=("tokens",),
     )
     label_separator: str | None = key(
         None, "between the labels of one text: ',' for 'joy,anger'", tasks=("multilabel",)
