@@ -30,6 +30,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="edits tested at once")
     arguments = parser.parse_args()
     edits = [edit for edit in all_edits() if any(arguments.only in part for part in edit)]
+    if not edits:
+        raise SystemExit(f"error: no edit has {arguments.only!r} in it; leave --only out")
     for module, old, _ in edits:
         count = source(ROOT, module).read_text(encoding="utf-8").count(old)
         if count != 1:

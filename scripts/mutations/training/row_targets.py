@@ -24,7 +24,7 @@ EDITS = (
     ("    if scheme is None:\n        return tags if", "    if True:\n        return tags if"),
     ("return [str(tag).strip() for", "return [str(tag) for"),
     ('run.task == "binary" and run.head.num_labels == 1', 'run.task == "binary"'),
-    ("fits = tags[-1] and _are_words(", "fits = tags[-1] and list("),
+    ("if tags[-1] and _are_words(found)", "if tags[-1] and found"),
     ("            tags.append([])\n", "            tags.append([None])\n"),
     (
         "isinstance(value, list) and all(isinstance(each, str) for each in value)",
