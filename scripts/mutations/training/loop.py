@@ -4,7 +4,7 @@ EDITS = (
     ("if not any(map(_has_label, self.train.targets)):", "if False:"),
     ("            last = last or self.stopped_early\n", ""),
     ("divisor = counted * (1.0 if", "divisor = mean * (1.0 if"),
-    ("max_grad_norm or math.inf", "learning_rate and math.inf"),
+    ("self.run_config.training.max_grad_norm or math.inf", "math.inf"),
     ("        self.optimizer.zero_grad()\n", ""),
     ("            self.n_skipped += 1\n", "            pass\n"),
     ("            if self._is_usable(mean, norm):\n", "            if True:\n"),
