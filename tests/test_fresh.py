@@ -1,6 +1,7 @@
 """Networks made from nothing: vocabularies by hand, twice the same, kept and made anew."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -172,6 +173,32 @@ def test_checkpoint_is_as_the_run_says(tmp_path: Path) -> None:
     model = BertModel.from_pretrained(tmp_path / "start")
     assert not model.load_report.initialised  # type: ignore[union-attr]
     assert [path.name for path in tmp_path.iterdir()] == ["start"]
+
+
+@pytest.mark.parametrize("width", [24, 25])
+def test_sinusoidal_positions_are_waves_of_all_lengths(tmp_path: Path, width: int) -> None:
+    network = {
+        "hidden_size": width, "num_attention_heads": 1, "max_position_embeddings": 300,
+        "positions": "sinusoidal",
+    }  # fmt: skip
+    fresh_checkpoint(config_of(tmp_path, network=network), ["ab ab"], tmp_path / "start")
+    found = (
+        BertModel.from_pretrained(tmp_path / "start").embeddings.position.weight.detach().double()
+    )
+    scale = 0.02 * math.sqrt(2)
+    for column in range(width):
+        length = 1000 ** (column // 2 * 2 / width)
+        wave = (math.sin, math.cos)[column % 2]
+        expected = [scale * wave(p / length) for p in range(300)]
+        torch.testing.assert_close(
+            found[:, column], torch.tensor(expected).double(), rtol=0, atol=3e-6
+        )
+    if width % 2 == 0:  # what two positions have in common hangs on their distance alone
+        common = found @ found.T
+        torch.testing.assert_close(common[:-1, :-1], common[1:, 1:], rtol=0, atol=1e-7)
+        assert float(found.square().mean()) == pytest.approx(0.02**2)
+        nearest = (common - torch.eye(300) * 9).argmax(dim=0)
+        assert set((nearest - torch.arange(300)).abs().tolist()) == {1}
 
 
 def test_vocabulary_is_as_the_run_says(tmp_path: Path) -> None:

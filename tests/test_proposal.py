@@ -209,7 +209,9 @@ def test_lists_of_words_and_tags_have_any_name(proposed: Propose, small: Path) -
     assert (found.run.task, found.data.words, found.data.tags) == ("tokens", "tokens", "ner_tags")
     assert "words =" not in found.text
     assert found.read(small).labels == ("B-x", "O")
-    two = [{"id": i, "words": [f"{i}", "film"], "pos": ["DT", "NN"], "ner": tags} for i in range(12)]
+    two = [
+        {"id": i, "words": [f"{i}", "film"], "pos": ["DT", "NN"], "ner": tags} for i in range(12)
+    ]
     with pytest.raises(DataError, match="'ner' are words and tags, name them with --text, --label"):
         proposed(two, "b.jsonl")
     found = proposed(two, "b.jsonl", text="words", labels=["pos"])

@@ -1,12 +1,15 @@
 """A network made from nothing: a vocabulary learnt of the texts, and random weights."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import tokenizers
 import torch
+from jaxtyping import Float
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
 
 from minibert.config import BertConfig
 from minibert.errors import RunError
@@ -22,6 +25,7 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Characters that are learnt at most. Each may begin a word and go on with one, and a third of the
 # vocabulary at least is left for what is longer.
 _MOST_CHARACTERS = 1000
+_LONGEST_WAVE = 1000.0  # in the shortest, which is 2π positions long
 _PORTION = 1000  # texts that are learnt of at once
 
 
@@ -58,6 +62,8 @@ def fresh_checkpoint(run: RunConfig, texts: Iterable[str], folder: Path) -> None
     )
     torch.manual_seed(run.training.seed)
     network = BertModel(config)
+    if settings.positions == "sinusoidal":
+        _make_sinusoidal(network.embeddings.position.weight, config.initializer_range)
     try:
         with replacing_folder(folder) as part:
             tokenizer.save_pretrained(part)
@@ -66,6 +72,25 @@ def fresh_checkpoint(run: RunConfig, texts: Iterable[str], folder: Path) -> None
         raise RunError(
             f"{folder}: cannot be written: {error}; make room, and start again"
         ) from None
+
+
+@torch.no_grad()
+def _make_sinusoidal(table: Float[Tensor, "positions hidden"], std: float) -> None:
+    """Sines and cosines of each position in waves of many lengths; as large as random values are.
+
+    table[p, 2i] = √2 std sin(p / L^(2i / hidden)),  table[p, 2i + 1] = √2 std cos(same)
+
+    What two positions have in common hangs on their distance alone, so that one linear map finds
+    the neighbour of every position; of random vectors it has to be learnt for each.
+
+    Source: Vaswani et al. 2017, section 3.5.
+    Differs: learnt from here on; L is 1,000 in place of 10,000, for sequences are shorter.
+    """
+    n, width = table.shape
+    rates = _LONGEST_WAVE ** -(torch.arange(0, width, 2) / width)
+    angles = torch.arange(n)[:, None] * rates
+    waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
+    table.copy_(waves * (math.sqrt(2) * std))
 
 
 def _tokenizer(run: RunConfig, texts: Iterable[str]) -> Tokenizer:

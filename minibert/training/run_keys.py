@@ -362,3 +362,9 @@ class NetworkConfig:
     num_attention_heads: int = key(4, "attention heads", low=1)
     intermediate_size: int = key(1024, "width within the feed-forward", low=1)
     max_position_embeddings: int = key(512, "the longest sequence", low=3)
+    positions: str = key(
+        "random",
+        "what the vectors of positions, which are learnt, start from; sinusoidal ones tell near "
+        "from far from the first update on",
+        choices=("random", "sinusoidal"),
+    )
