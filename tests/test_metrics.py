@@ -684,6 +684,7 @@ def test_is_better(name: str, new: float, old: float, expected: bool) -> None:
     assert is_better(name, new, old) == expected
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_and_torchmetrics_comes_late() -> None:
     """In a process of its own: the tests turn warnings into errors and have imported everything."""
     script = """

@@ -16,7 +16,7 @@ from minibert.parity.compare import compare
 from minibert.parity.comparison_page import write_page
 from minibert.parity.trace_page import write_trace_page
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 PAIR = ("How old is she?", "She was born in 1931.")
 TOKENS = "[CLS] how old is she ? [SEP] she was born in 1931 . [SEP]".split()

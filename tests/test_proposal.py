@@ -497,6 +497,7 @@ LIMITS = {"train_rows": 200, "validation_rows": 50}
 
 
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task", "n_rows", "n_labels", "keys"),
     [
@@ -544,6 +545,7 @@ def test_data_sets_are_proposed_as_they_are(
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_labels_of_data_sets_are_as_their_publishers_count_them(data: Path, tmp_path: Path) -> None:
     spam = Proposed(propose(data / "sms_spam/sms.tsv"), tmp_path)
     assert "'ham' 4,827 (86.6%), 'spam' 747 (13.4%)" in spam.said

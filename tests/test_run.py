@@ -106,12 +106,17 @@ def test_binary_run_learns_and_saves_what_opens_everywhere(small: Path, tmp_path
 @pytest.mark.parametrize(
     ("task", "tables", "figure", "least"),
     [
-        ("binary", {"head": {"num_labels": 1, "bias_from_prior": True}}, "macro_f1", 0.9),
         ("multiclass", {"loss": {"name": "focal", "class_weights": "balanced"}}, "macro_f1", 0.9),
-        ("multilabel", {"loss": {"pos_weight": "balanced"}}, "macro_f1", 0.9),
-        ("regression", {"loss": {"name": "huber"}}, "pearson", 0.9),
+        *(
+            pytest.param(*values, marks=pytest.mark.slow)
+            for values in (
+                ("binary", {"head": {"num_labels": 1, "bias_from_prior": True}}, "macro_f1", 0.9),
+                ("multilabel", {"loss": {"pos_weight": "balanced"}}, "macro_f1", 0.9),
+                ("regression", {"loss": {"name": "huber"}}, "pearson", 0.9),
+            )
+        ),
     ],
-    ids=["one-logit", "multiclass", "multilabel", "regression"],
+    ids=["multiclass", "one-logit", "multilabel", "regression"],
 )
 def test_tasks_of_texts_are_learnt(
     small: Path, tmp_path: Path, task: str, tables: dict[str, Any], figure: str, least: float
