@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import torch
 
 from minibert import Embedder
+from minibert.errors import MinibertError
 from minibert.files import replacing
 from minibert.training.run import train
 from minibert.training.run_config import RunConfig
@@ -224,7 +225,10 @@ def main() -> None:
     for number, cell in enumerate(cells, start=1):
         if cell.name not in done or arguments.again:
             print(f"==> {cell.name}, {number} of {len(cells)}", file=sys.stderr, flush=True)
-            result = run(cell, Path(arguments.data).resolve(), Path(arguments.runs), arguments)
+            try:
+                result = run(cell, Path(arguments.data).resolve(), Path(arguments.runs), arguments)
+            except MinibertError as error:
+                raise SystemExit(f"error: {cell.name}: {error}") from None
             done = {**read_results(), cell.name: result}
             write_results(done)
     write_page(done)
