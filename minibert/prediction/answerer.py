@@ -1,7 +1,6 @@
 """Answers to questions, found in texts of any length: `QuestionAnswerer`."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple, overload
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from minibert.errors import ConfigError
 from minibert.heads import BertForQuestionAnswering
-from minibert.prediction.loading import check_pairs, open_saved, prepared
+from minibert.prediction.loading import Predictor, check_pairs
 from minibert.prediction.sequences import (
     Batch,
     Piece,
@@ -59,7 +58,7 @@ class SpanLogits(NamedTuple):
     nulls: Tensor  # `(windows, 2)`, of [CLS]: that there is no answer
 
 
-class QuestionAnswerer:
+class QuestionAnswerer(Predictor[BertForQuestionAnswering]):
     """Finds the part of a context that answers a question.
 
     >>> answerer = QuestionAnswerer.from_pretrained("run")
@@ -73,43 +72,19 @@ class QuestionAnswerer:
     Raises: ConfigError for settings of another task.
     """
 
+    head = BertForQuestionAnswering
+    tasks = ("spans",)
+
     def __init__(
         self, model: BertForQuestionAnswering, tokenizer: Tokenizer, settings: PredictionSettings
     ) -> None:
-        if settings.task != "spans":
-            raise ConfigError(f"task is {settings.task!r}, expected spans")
+        super().__init__(model, tokenizer, settings)
         if settings.max_length < 8:
             raise ConfigError(
                 f"max_length is {settings.max_length}, expected 8 at least: a question, a part of "
                 "its context and three special tokens"
             )
-        self.model = prepared(model, tokenizer)
         check_pairs(settings, model.config, given=True)
-        self.tokenizer = tokenizer
-        self.settings = settings
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        settings: PredictionSettings | None = None,
-        dtype: str = "float32",
-        device: str = "cpu",
-        offline: bool = False,
-    ) -> "QuestionAnswerer":
-        """The answerer of a folder: of a run, or of a model that `transformers` saved.
-
-        Arguments as in `TextClassifier.from_pretrained`.
-
-        Raises: WeightsError, ConfigError, CheckpointError or TokenizerError, in one line; a
-            checkpoint without a trained head is refused.
-        """
-        saved = open_saved(
-            BertForQuestionAnswering, ("spans",), name,
-            settings=settings, dtype=dtype, device=device, offline=offline,
-        )  # fmt: skip
-        return cls(saved.model, saved.tokenizer, saved.settings)
 
     @overload
     def answer(

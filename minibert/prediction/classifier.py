@@ -1,7 +1,6 @@
 """Classes of texts and of pairs of texts: `TextClassifier`."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple, overload
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from minibert.errors import ConfigError
 from minibert.heads import BertForSequenceClassification
 from minibert.prediction.decisions import probabilities
-from minibert.prediction.loading import check_pairs, open_saved, prepared
+from minibert.prediction.loading import Predictor, check_pairs
 from minibert.prediction.sequences import (
     Batch,
     Pieces,
@@ -43,7 +42,7 @@ class Classification(NamedTuple):
     windows: int
 
 
-class TextClassifier:
+class TextClassifier(Predictor[BertForSequenceClassification]):
     """Says which of its labels a text has: one of two, one of several, or any number.
 
     >>> classifier = TextClassifier.from_pretrained("run")
@@ -56,45 +55,18 @@ class TextClassifier:
     Raises: ConfigError for settings of another task, or that do not fit the network's labels.
     """
 
+    head = BertForSequenceClassification
+    tasks = CLASSIFIED
+
     def __init__(
         self,
         model: BertForSequenceClassification,
         tokenizer: Tokenizer,
         settings: PredictionSettings,
     ) -> None:
-        self.model = prepared(model, tokenizer)
-        self.tokenizer = tokenizer
-        self.settings = settings
+        super().__init__(model, tokenizer, settings)
         self.labels = _labels(model.config.labels, settings)
         self._thresholds = torch.tensor(settings.thresholds or (0.5,), dtype=torch.double)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        settings: PredictionSettings | None = None,
-        dtype: str = "float32",
-        device: str = "cpu",
-        offline: bool = False,
-    ) -> "TextClassifier":
-        """The classifier of a folder: of a run, or of a model that `transformers` saved.
-
-        Args:
-            name: a run's folder, a model's folder, a name of the manifest, or a hub id.
-            settings: in place of the folder's own, `PredictionSettings.of(folder)`.
-            dtype: of the computation: "float32", "bfloat16", "float16" or "float64".
-            device: where it runs: "cpu", "cuda", "cuda:1", or "auto".
-            offline: open no connection.
-
-        Raises: WeightsError, ConfigError, CheckpointError or TokenizerError, in one line; a
-            checkpoint without a trained head is refused.
-        """
-        saved = open_saved(
-            BertForSequenceClassification, CLASSIFIED, name,
-            settings=settings, dtype=dtype, device=device, offline=offline,
-        )  # fmt: skip
-        return cls(saved.model, saved.tokenizer, saved.settings)
 
     @overload
     def classify(
@@ -244,8 +216,6 @@ class TextClassifier:
 def _labels(names: tuple[str, ...], settings: PredictionSettings) -> tuple[str, ...]:
     """The names of the labels that are decided between, in the order of their probabilities."""
     count, task = len(names), settings.task
-    if task not in CLASSIFIED:
-        raise ConfigError(f"task is {task!r}, expected {' or '.join(CLASSIFIED)}")
     if (task == "binary" and count > 2) or (task == "multiclass" and count < 2):
         expected = "1 or 2" if task == "binary" else "2 or more"
         raise ConfigError(f"the network has {count} labels, expected {expected} for task {task!r}")

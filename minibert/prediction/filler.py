@@ -1,15 +1,13 @@
 """Words for the masks in texts: `MaskFiller`."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
 
-from minibert.errors import ConfigError
 from minibert.heads import BertForMaskedLM
-from minibert.prediction.loading import open_saved, prepared
+from minibert.prediction.loading import Predictor
 from minibert.prediction.sequences import (
     Batch,
     Piece,
@@ -43,7 +41,7 @@ class Filling(NamedTuple):
     windows: int
 
 
-class MaskFiller:
+class MaskFiller(Predictor[BertForMaskedLM]):
     """Says which tokens may stand where a text has [MASK].
 
     >>> filler = MaskFiller.from_pretrained("bert-base-uncased")
@@ -56,38 +54,14 @@ class MaskFiller:
     Raises: ConfigError for settings of another task.
     """
 
+    head = BertForMaskedLM
+    tasks = ("masked_lm",)
+
     def __init__(
         self, model: BertForMaskedLM, tokenizer: Tokenizer, settings: PredictionSettings
     ) -> None:
-        if settings.task != "masked_lm":
-            raise ConfigError(f"task is {settings.task!r}, expected masked_lm")
-        self.model = prepared(model, tokenizer)
-        self.tokenizer = tokenizer
-        self.settings = settings
+        super().__init__(model, tokenizer, settings)
         self.mask = tokenizer.id_to_token(tokenizer.mask_id) or "[MASK]"
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        settings: PredictionSettings | None = None,
-        dtype: str = "float32",
-        device: str = "cpu",
-        offline: bool = False,
-    ) -> "MaskFiller":
-        """The filler of a folder: of a run, or of a model that `transformers` saved.
-
-        Arguments as in `TextClassifier.from_pretrained`.
-
-        Raises: WeightsError, ConfigError, CheckpointError or TokenizerError, in one line; a
-            checkpoint without the head is refused.
-        """
-        saved = open_saved(
-            BertForMaskedLM, ("masked_lm",), name,
-            settings=settings, dtype=dtype, device=device, offline=offline,
-        )  # fmt: skip
-        return cls(saved.model, saved.tokenizer, saved.settings)
 
     @overload
     def fill(

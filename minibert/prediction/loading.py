@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 
@@ -16,6 +16,7 @@ from minibert.tokenizer import Tokenizer
 from minibert.weights import resolve
 
 P = TypeVar("P", bound=Pretrained)
+Q = TypeVar("Q", bound="Predictor[Any]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +115,51 @@ def open_saved(
     device = checked_device(device)
     model = load(head, folder, config, dtype=dtype, device=device, whole=True)
     return Saved(model, tokenizer, settings)
+
+
+class Predictor(Generic[P]):
+    """A network, its tokenizer, and how it is to be asked; a subclass asks it.
+
+    Raises: ConfigError for settings of a task that is none of `tasks`.
+    """
+
+    head: ClassVar[type[Pretrained]]
+    tasks: ClassVar[tuple[str, ...]]
+
+    def __init__(self, model: P, tokenizer: Tokenizer, settings: PredictionSettings) -> None:
+        if settings.task not in self.tasks:
+            raise ConfigError(f"task is {settings.task!r}, expected {' or '.join(self.tasks)}")
+        self.model = prepared(model, tokenizer)
+        self.tokenizer = tokenizer
+        self.settings = settings
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Q],
+        name: str | Path,
+        *,
+        settings: PredictionSettings | None = None,
+        dtype: str = "float32",
+        device: str = "cpu",
+        offline: bool = False,
+    ) -> Q:
+        """What a folder holds: that of a run, or of a model that `transformers` saved.
+
+        Args:
+            name: a run's folder, a model's folder, a name of the manifest, or a hub id.
+            settings: in place of the folder's own, `PredictionSettings.of(folder)`.
+            dtype: of the computation: "float32", "bfloat16", "float16" or "float64".
+            device: where it runs: "cpu", "cuda", "cuda:1", or "auto".
+            offline: open no connection.
+
+        Raises: WeightsError, ConfigError, CheckpointError or TokenizerError, in one line; a
+            checkpoint without a trained head is refused.
+        """
+        saved: Saved[Any] = open_saved(
+            cls.head, cls.tasks, name,
+            settings=settings, dtype=dtype, device=device, offline=offline,
+        )  # fmt: skip
+        return cls(saved.model, saved.tokenizer, saved.settings)
 
 
 def prepared(model: P, tokenizer: Tokenizer) -> P:

@@ -1,17 +1,15 @@
 """Tags of the words of texts, and the entities that they spell: `TokenTagger`."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minibert.errors import ConfigError
 from minibert.heads import BertForTokenClassification
 from minibert.prediction.entities import has_entities, spans_of
-from minibert.prediction.loading import open_saved, prepared
+from minibert.prediction.loading import Predictor
 from minibert.prediction.sequences import Batch, Piece, computed, cut, joined, on_cpu, streamed
 from minibert.prediction.settings import PredictionSettings
 from minibert.prediction.windows import merge_tokens
@@ -61,7 +59,7 @@ class WordLogits(NamedTuple):
     logits: Float[Tensor, "words labels"]
 
 
-class TokenTagger:
+class TokenTagger(Predictor[BertForTokenClassification]):
     """Gives each word of a text a tag, as a part of speech, or B-PER where a name begins.
 
     >>> tagger = TokenTagger.from_pretrained("run")
@@ -76,39 +74,15 @@ class TokenTagger:
     Raises: ConfigError for settings of another task.
     """
 
+    head = BertForTokenClassification
+    tasks = ("tokens",)
+
     def __init__(
         self, model: BertForTokenClassification, tokenizer: Tokenizer, settings: PredictionSettings
     ) -> None:
-        if settings.task != "tokens":
-            raise ConfigError(f"task is {settings.task!r}, expected tokens")
-        self.model = prepared(model, tokenizer)
-        self.tokenizer = tokenizer
-        self.settings = settings
+        super().__init__(model, tokenizer, settings)
         self.labels = model.config.labels
         self.has_entities = has_entities(self.labels)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        settings: PredictionSettings | None = None,
-        dtype: str = "float32",
-        device: str = "cpu",
-        offline: bool = False,
-    ) -> "TokenTagger":
-        """The tagger of a folder: of a run, or of a model that `transformers` saved.
-
-        Arguments as in `TextClassifier.from_pretrained`.
-
-        Raises: WeightsError, ConfigError, CheckpointError or TokenizerError, in one line; a
-            checkpoint without a trained head is refused.
-        """
-        saved = open_saved(
-            BertForTokenClassification, ("tokens",), name,
-            settings=settings, dtype=dtype, device=device, offline=offline,
-        )  # fmt: skip
-        return cls(saved.model, saved.tokenizer, saved.settings)
 
     @overload
     def tag(

@@ -9,6 +9,7 @@ EDITS = (
         "PredictionSettings.of(folder, config)",
     ),
     ("    if settings.task not in tasks:", "    if False:"),
+    ("if settings.task not in self.tasks:", "if False:"),
     (
         "    if settings.max_length > config.max_position_embeddings:",
         "    if settings.max_length >= config.max_position_embeddings:",

@@ -14,6 +14,5 @@ EDITS = (
     (" / (stop - first)\n", " / stop\n"),
     ("words[stop - 1].end", "words[first].end"),
     ('None if self.settings.long_text != "truncate" else self.settings.max_length', "None"),
-    ('        if settings.task != "tokens":', "        if False:"),
     ("if not isinstance(text, str)\n        ]", "]"),
 )
