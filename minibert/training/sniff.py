@@ -284,6 +284,9 @@ def _quotation(plain: _Table | None, quoted: _Table | None) -> tuple[_Table, str
     if not marked:
         by_habit = plain.delimiter != "\t"
         return plain._replace(quoting=by_habit), "No column begins with a quotation mark."
+    enclosed = [i for i in range(plain.columns) if _is_enclosed(plain.rows[1:], i)]
+    if enclosed:
+        return quoted, f"Every value of column {enclosed[0] + 1} is quoted."
     needed = sum(
         any(each in cell for each in (quoted.delimiter, '"', "\n"))
         for row in quoted.rows
@@ -295,6 +298,12 @@ def _quotation(plain: _Table | None, quoted: _Table | None) -> tuple[_Table, str
             "one, so they are part of the texts."
         )
     return quoted, f"{marked:,} columns are quoted, and every quotation mark is matched."
+
+
+def _is_enclosed(rows: list[list[str]], column: int) -> bool:
+    """Does a quotation mark stand at either end of all values of a column, of two at least?"""
+    values = [row[column] for row in rows if len(row) > column and row[column]]
+    return len(values) > 1 and all(len(v) > 1 and v[0] == v[-1] == '"' for v in values)
 
 
 def _header(rows: list[list[str]]) -> tuple[bool, str]:
