@@ -22,7 +22,7 @@ from minibert import (
     Tokenizer,
     cli,
 )
-from minibert.errors import CheckpointError, DataError, LabelError, RunError
+from minibert.errors import CheckpointError, DataError, LabelError, RunError, TokenizerError
 from minibert.training.loop import Observer, StepRecord, Trainer
 from minibert.training.run import Outcome, train
 from minibert.training.run_config import RunConfig
@@ -319,6 +319,20 @@ def test_settings_that_do_not_fit_are_refused(small: Path, tmp_path: Path) -> No
     ]
     for tables, kind, said in cases:
         assert said in refusal(settings(small, tmp_path, "binary", **tables), kind)
+
+
+def test_tokenizer_of_another_model_is_refused_before_the_data_is_read(
+    small: Path, tmp_path: Path
+) -> None:
+    """Its ids would be met after hours, or never, and what is saved could not be opened."""
+    shutil.copytree(small, tmp_path / "mixed")
+    tokenizer = Tokenizer.from_pretrained(small)
+    with (tmp_path / "mixed" / "vocab.txt").open("a", encoding="utf-8") as file:
+        file.write("foreign\n")
+    run = settings(small, tmp_path, "binary", data={"train": "gone.csv"}, model="mixed")
+    said = refusal(run, TokenizerError)
+    assert f"mixed: has token ids up to {tokenizer.vocab_size}, expected at most" in said
+    assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
 def test_folder_that_holds_a_run_is_not_overwritten_unasked(small: Path, tmp_path: Path) -> None:

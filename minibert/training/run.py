@@ -86,6 +86,7 @@ def train(
             source = starting_folder(run, folder, resume=resume, first=processes.is_first)
         tokenizer = Tokenizer.from_pretrained(source)
         saved = BertConfig.from_file(source / "config.json")
+        tokenizer.check_embeddings(saved.vocab_size, source)
         if run.data.max_length > saved.max_position_embeddings:
             raise RunError(
                 f"data.max_length is {run.data.max_length}, expected at most "
