@@ -1,6 +1,7 @@
 """Batches: every example once an epoch, those of a length together, the same for seed and epoch."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,15 +13,23 @@ from minibert.training.batches import drawn, epoch_batches, portions
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=300)
 
 
-@given(lengths=LENGTHS, batch_size=st.integers(1, 9), seed=st.integers(0, 2**40))
-def test_every_index_occurs_once_an_epoch(lengths: list[int], batch_size: int, seed: int) -> None:
-    batches = epoch_batches(lengths, batch_size, seed=seed, epoch=3)
+@given(
+    lengths=LENGTHS,
+    batch_size=st.integers(1, 9),
+    seed=st.integers(0, 2**40),
+    pool=st.integers(1, 9),
+)
+def test_every_index_occurs_once_an_epoch(
+    lengths: list[int], batch_size: int, seed: int, pool: int
+) -> None:
+    batches = epoch_batches(lengths, batch_size, seed=seed, epoch=3, pool_batches=pool)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     sizes = sorted((len(batch) for batch in batches), reverse=True)
     assert sizes == [batch_size] * (len(lengths) // batch_size) + [
         size for size in (len(lengths) % batch_size,) if size
     ]
-    assert batches == epoch_batches(lengths, batch_size, seed=seed, epoch=3)
+    again = epoch_batches(lengths, batch_size, seed=seed, epoch=3, pool_batches=pool)
+    assert batches == again
 
 
 @given(
@@ -55,8 +64,10 @@ def test_gone_on_with_from_any_update_the_rest_is_the_same(
 def test_batches_are_the_same_in_every_version_and_process() -> None:
     """Written down once: a run that is gone on with after an upgrade must not change its order."""
     lengths = [5, 3, 8, 1, 9, 2, 7, 4, 6, 5]
-    assert epoch_batches(lengths, 3, seed=7, epoch=0) == [[7, 0, 9], [6, 2, 4], [3, 5, 1], [8]]
-    assert epoch_batches(lengths, 3, seed=7, epoch=1) == [[7, 0, 8], [6, 2, 4], [3, 5, 1], [9]]
+    pooled = [epoch_batches(lengths, 3, seed=7, epoch=n, pool_batches=50) for n in range(2)]
+    assert pooled[0] == [[7, 0, 9], [6, 2, 4], [3, 5, 1], [8]]
+    assert pooled[1] == [[7, 0, 8], [6, 2, 4], [3, 5, 1], [9]]
+    assert epoch_batches(lengths, 3, seed=7, epoch=0) == [[3, 1, 6], [5, 2, 4], [7, 0, 8], [9]]
     assert drawn([0, 1, 0, 0, 1, 2], "over", seed=7, epoch=1) == [0, 3, 2, 1, 4, 1, 5, 5, 5]
     assert drawn([0, 1, 0, 0, 1, 2], "under", seed=7, epoch=1) == [3, 1, 5]
 
@@ -73,9 +84,17 @@ def test_epochs_and_seeds_are_shuffled_apart() -> None:
     assert first != sorted(first)
 
 
-def test_examples_of_a_batch_are_about_as_long() -> None:
+def test_a_batch_is_a_fair_sample() -> None:
     lengths = [1 + i % 50 for i in range(3200)]
     batches = epoch_batches(lengths, 32, seed=0, epoch=0)
+    means = [sum(lengths[i] for i in b) / 32 for b in batches]
+    assert np.std(means) == pytest.approx(np.std(lengths) / 32**0.5, rel=0.2)
+    assert all(lengths[a] <= lengths[b] for batch in batches for a, b in pairwise(batch))
+
+
+def test_examples_of_a_batch_are_about_as_long_where_many_are_sorted() -> None:
+    lengths = [1 + i % 50 for i in range(3200)]
+    batches = epoch_batches(lengths, 32, seed=0, epoch=0, pool_batches=50)
     spread = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in batches]
     assert sum(spread) / len(spread) < 3
     means = [sum(lengths[i] for i in b) / 32 for b in batches]
@@ -86,7 +105,9 @@ def test_what_does_not_fill_a_batch_is_not_always_the_longest() -> None:
     lengths = list(range(1, 22))
     rests = set()
     for epoch in range(20):
-        (rest,) = (b for b in epoch_batches(lengths, 4, seed=0, epoch=epoch) if len(b) == 1)
+        (rest,) = (
+            b for b in epoch_batches(lengths, 4, seed=0, epoch=epoch, pool_batches=9) if len(b) == 1
+        )
         rests.add(rest[0])
     assert len(rests) > 5
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from minibert import BertForSequenceClassification, BertForTokenClassification
 from minibert.errors import CheckpointError, RunError, TrainingError
+from minibert.training.batches import epoch_batches
 from minibert.training.examples import Batch, Examples, collate, each_batch
 from minibert.training.loop import (
     LossScale,
@@ -207,9 +208,24 @@ def test_gradients_are_those_of_the_mean_loss() -> None:
 
 def test_thinned_examples_take_turns_from_epoch_to_epoch() -> None:
     found = trainer(settings(data={"sampling": "under"}))
-    seen = [{i for batch in found._batches(epoch) for i in batch} for epoch in range(9)]
-    assert len(seen[0]) < len(found.train)
-    assert set().union(*seen) == set(range(len(found.train)))
+    seen: list[set[tuple[int, ...]]] = []
+    for epoch in range(9):
+        found._batches(epoch)
+        assert len(found._examples) < len(found.train)
+        seen.append(set(map(tuple, found._examples.ids)))
+    assert set().union(*seen) == set(map(tuple, found.train.ids))
+
+
+def test_batches_are_sorted_together_as_many_as_the_run_says() -> None:
+    found = {}
+    for pool in (1, 2, 50):
+        made = trainer(settings(data={"length_pool": pool}))
+        lengths, size = made.train.lengths, made.run_config.training.batch_size
+        found[pool] = made._batches(1)
+        seed = made.run_config.training.seed
+        assert found[pool] == epoch_batches(lengths, size, seed=seed, epoch=1, pool_batches=pool)
+    assert found[1] != found[50]
+    assert trainer(settings())._batches(1) == found[50]
 
 
 def test_gradients_are_clipped_before_the_update() -> None:

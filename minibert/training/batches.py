@@ -8,29 +8,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Batches that are shuffled together before they are sorted by length. Few enough for a batch to be
-# a fair sample, enough for its lengths to be alike.
-_POOL_BATCHES = 50
-
 
 def epoch_batches(
-    lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int
+    lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int, pool_batches: int = 1
 ) -> list[list[int]]:
-    """The batches of an epoch, each a list of indices into `lengths`.
+    """The batches of an epoch, each a list of indices into `lengths`, sorted by length.
 
     Examples are shuffled, pools of batches sorted by length, cut into batches, and the batches
-    shuffled: those of a batch are about as long, no two epochs are alike, and every index occurs
-    once.  The last examples of the shuffle make a smaller batch where they do not fill one.
+    shuffled: no two epochs are alike, and every index occurs once.  The last examples of the
+    shuffle make a smaller batch where they do not fill one.
 
     Args:
         lengths: tokens of each example.
         batch_size: examples of a batch.
+        pool_batches: how many batches are sorted together.  1: each is a fair sample; the more
+            there are, the nearer in length are the examples of a batch.
     """
     generator = np.random.Generator(np.random.PCG64([seed, epoch]))
     order = generator.permutation(np.arange(len(lengths)))
     counts = np.asarray(lengths)
     batches: list[list[int]] = []
-    pool_size = batch_size * _POOL_BATCHES
+    pool_size = batch_size * pool_batches
     for start in range(0, len(order), pool_size):
         pool = order[start : start + pool_size]
         # What does not fill a batch must not always be the longest texts: taken before sorting.

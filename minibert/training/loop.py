@@ -325,7 +325,11 @@ class Trainer:
                 self._examples = self.train.taken(rows)
             self._epochs = {
                 epoch: epoch_batches(
-                    self._examples.lengths, settings.batch_size, seed=settings.seed, epoch=epoch
+                    self._examples.lengths,
+                    settings.batch_size,
+                    seed=settings.seed,
+                    epoch=epoch,
+                    pool_batches=self.run_config.data.length_pool,
                 )
             }
         return self._epochs[epoch]

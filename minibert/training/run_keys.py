@@ -160,6 +160,12 @@ class DataConfig:
         choices=("none", "over", "under"),
         tasks=("binary", "multiclass"),
     )
+    length_pool: int = key(
+        50,
+        "batches that are sorted by length together, so that those of a batch are about as long, "
+        "which is faster; 1: each is a fair sample of all lengths",
+        low=1,
+    )
     label_all_pieces: bool = key(
         False,
         "does every piece of a word learn its tag, not the first alone, which says it?",

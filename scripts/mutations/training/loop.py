@@ -1,6 +1,7 @@
 """Edits of minibert/training/loop.py, each of which a test has to notice."""
 
 EDITS = (
+    ("pool_batches=self.run_config.data.length_pool,", ""),
     ("if not any(map(_has_label, self.train.targets)):", "if False:"),
     ("            last = last or self.stopped_early\n", ""),
     ("divisor = counted * (1.0 if", "divisor = mean * (1.0 if"),
