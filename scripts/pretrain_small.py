@@ -69,9 +69,13 @@ output = "{output}"
 [data]
 train = "train.txt"
 validation = "held-out.txt"
-max_length = 64
+max_length = 32
+
+[masking]
+fraction = 0.3
 
 [network]
+positions = "sinusoidal"
 vocab_size = 8000
 hidden_size = 256
 num_hidden_layers = 4
@@ -81,7 +85,7 @@ max_position_embeddings = 128
 
 [training]
 epochs = {epochs}
-batch_size = 16
+batch_size = 32
 dropout = 0.0
 evaluate_every = {evaluate_every}
 save_every = {evaluate_every}
@@ -254,7 +258,7 @@ def probe(work: Path) -> Probed:
     train(RunConfig.from_file(path), overwrite=True, observers=[found], show_progress_bar=False)
     path.unlink()
     shutil.rmtree(work / "probe")
-    seconds = float(np.median(found.updates[PROBE_UPDATES // 3 :]))
+    seconds = float(np.mean(found.updates[PROBE_UPDATES // 3 :]))
     return Probed(found.steps_per_epoch, seconds, found.evaluation)
 
 

@@ -4,18 +4,20 @@ Logits differ by at most 1e-5 of their scale, unit vectors by at most 1e-6.
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import ranks
 import test_masked_lm_task as masked
 import test_span_task as spans
 import test_vector_task as vectors
 import torch
 from strategies import scaled_error
 from test_run import small
-from torch import Tensor
+from torch import Tensor, nn
 
 from minibert import (
     BertForMaskedLM,
@@ -24,7 +26,10 @@ from minibert import (
     Embedder,
     Tokenizer,
 )
+from minibert.layout import Packed
 from minibert.recipe import Recipe, write_recipe
+from minibert.training.examples import Batch, Examples
+from minibert.training.losses import IGNORED
 from minibert.training.run import train
 
 pytestmark = pytest.mark.reference
@@ -51,6 +56,75 @@ def assert_same(batch: Any, ours: dict[str, Tensor]) -> None:
     assert {name: batch[name].tolist() for name in ours} == {
         name: each.tolist() for name, each in ours.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("BertForSequenceClassification", {}),
+        ("BertForTokenClassification", {"task": "tokens"}),
+    ],
+)
+def test_training_gives_the_losses_of_transformers_and_torch(
+    name: str, case: dict[str, Any], tmp_path: Path
+) -> None:
+    """The same weights and batches: packed and by our loop, or padded and by torch's AdamW."""
+    batches: list[Batch] = []
+    losses = ranks.Losses()
+    training = {"max_grad_norm": None, "epochs": 14, "accumulate": 1}
+    found = ranks.trainer(
+        {**case, "optimizer": ranks.ADAMW, "training": training},
+        dtype=torch.float64,
+        observers=[losses],
+    )
+    found.model.save_pretrained(tmp_path)
+    prepare = found.prepare
+    assert prepare is not None
+
+    def seen(examples: Examples, rows: Sequence[int], step: int) -> Batch:
+        batches.append(prepare(examples, rows, step))
+        return batches[-1]
+
+    found.prepare = seen
+    found.run()
+
+    model = theirs(name, tmp_path).double().train()
+    decayed = [p for n, p in model.named_parameters() if n.endswith("weight") and "Norm" not in n]
+    others = [p for n, p in model.named_parameters() if not n.endswith("weight") or "Norm" in n]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
+        lr=ranks.ADAMW["learning_rate"],
+    )
+    total = len(batches)
+    warmup = round(0.1 * total)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda k: k / warmup if k < warmup else (total - k) / (total - warmup)
+    )
+    assert total >= 40
+    for batch, record in zip(batches, losses.records, strict=True):
+        loss = model(**padded(batch)).loss
+        assert record.loss == pytest.approx(loss.item(), rel=1e-9)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+
+
+def padded(batch: Batch) -> dict[str, Tensor]:
+    """A packed batch as transformers wants it, with its labels."""
+    assert isinstance(batch.layout, Packed)
+    lengths = list(batch.layout.lengths)
+
+    def rows(values: Tensor, fill: int) -> Tensor:
+        return nn.utils.rnn.pad_sequence(list(values.split(lengths)), True, fill)
+
+    found = {
+        "input_ids": rows(batch.input_ids, 0),
+        "attention_mask": rows(torch.ones_like(batch.input_ids), 0),
+        "token_type_ids": rows(batch.token_type_ids, 0),
+    }
+    by_token = batch.targets.shape == batch.input_ids.shape
+    return {**found, "labels": rows(batch.targets, IGNORED) if by_token else batch.targets}
 
 
 def test_answers_of_a_run_are_found_by_transformers(small_of_words: Path, tmp_path: Path) -> None:
