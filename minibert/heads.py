@@ -216,9 +216,8 @@ class BertForSequenceClassification(checkpoint.Pretrained):
         layout: Layout | None = None,
     ) -> ClassifierOutput:
         # Where it is trained, for there it is felt most, and its stages are not looked at.
-        only_first = self.training
         out = self.bert(
-            input_ids, attention_mask, token_type_ids, layout=layout, only_first=only_first
+            input_ids, attention_mask, token_type_ids, layout=layout, only_first=self.training
         )
         return ClassifierOutput(self.classifier(self.dropout(out.pooler_output)))
 

@@ -139,7 +139,7 @@ class SelfAttention(nn.Module):
     ) -> Float[Tensor, "*queries hidden"]:
         qkv = self.qkv(hidden).unflatten(-1, self.heads_shape)  # (*tokens, 3, heads, head_dim)
         q, k, v = qkv.unbind(dim=-3)
-        if only_first:  # asks; all are asked
+        if only_first:  # of each sequence asks, and all its tokens answer
             q = layout.first(q)
         context = self.attend(q, k, v, layout, self.dropout if self.training else 0.0)
         return self.output(context.flatten(-2))  # the heads side by side: (*tokens, hidden)

@@ -127,8 +127,7 @@ class Predictor(Generic[P]):
     tasks: ClassVar[tuple[str, ...]]
 
     def __init__(self, model: P, tokenizer: Tokenizer, settings: PredictionSettings) -> None:
-        if settings.task not in self.tasks:
-            raise ConfigError(f"task is {settings.task!r}, expected {' or '.join(self.tasks)}")
+        check_task(settings, self.tasks)
         self.model = prepared(model, tokenizer)
         self.tokenizer = tokenizer
         self.settings = settings
@@ -170,6 +169,12 @@ def prepared(model: P, tokenizer: Tokenizer) -> P:
     tokenizer.check_embeddings(model.config.vocab_size, "the tokenizer")
     stay_alive_after_fork()
     return model.eval()
+
+
+def check_task(settings: PredictionSettings, tasks: Collection[str]) -> None:
+    """Refuse, as ConfigError, settings of a task that is none of these."""
+    if settings.task not in tasks:
+        raise ConfigError(f"task is {settings.task!r}, expected {' or '.join(tasks)}")
 
 
 def check_pairs(settings: PredictionSettings, config: BertConfig, *, given: bool) -> None:

@@ -15,11 +15,11 @@ from minibert.errors import ConfigError, TextError
 from minibert.heads import BertForSequenceClassification
 from minibert.pooling import normalise
 from minibert.prediction.loading import (
+    Predictor,
     check_pairs,
+    check_task,
     checked_device,
     model_folder,
-    open_saved,
-    prepared,
     settings_for,
 )
 from minibert.prediction.sequences import (
@@ -59,22 +59,24 @@ class Scores(NamedTuple):
         return [Score(*each) for each in zip(numbers, self.truncated, self.windows, strict=True)]
 
 
-@dataclass(eq=False)
-class CrossEncoder:
+class CrossEncoder(Predictor[BertForSequenceClassification]):
     """A network with a head of one number, which reads the two texts of a pair together."""
 
-    model: BertForSequenceClassification
-    tokenizer: Tokenizer
-    settings: PredictionSettings
+    head = BertForSequenceClassification
+    tasks = ("regression",)
 
-    def __post_init__(self) -> None:
-        _check_task(self.settings, ("regression",))
-        if self.model.config.num_labels != 1:
+    def __init__(
+        self,
+        model: BertForSequenceClassification,
+        tokenizer: Tokenizer,
+        settings: PredictionSettings,
+    ) -> None:
+        super().__init__(model, tokenizer, settings)
+        if model.config.num_labels != 1:
             raise ConfigError(
-                f"the network has {self.model.config.num_labels} labels, expected 1 for task "
+                f"the network has {model.config.num_labels} labels, expected 1 for task "
                 "'regression'"
             )
-        prepared(self.model, self.tokenizer)
 
     def scores(
         self,
@@ -117,7 +119,7 @@ class BiEncoder:
     settings: PredictionSettings
 
     def __post_init__(self) -> None:
-        _check_task(self.settings, COMPARED)
+        check_task(self.settings, COMPARED)
 
     def scores(
         self,
@@ -198,11 +200,10 @@ class TextScorer:
             embedder = Embedder.from_pretrained(folder, dtype=dtype, device=checked_device(device))
             embedder.recipe = replace(embedder.recipe, max_length=settings.max_length)
             return cls(BiEncoder(embedder, settings))
-        saved = open_saved(
-            BertForSequenceClassification, ("regression",), folder,
-            settings=settings, dtype=dtype, device=device, offline=offline,
-        )  # fmt: skip
-        return cls(CrossEncoder(saved.model, saved.tokenizer, settings))
+        encoder = CrossEncoder.from_pretrained(
+            folder, settings=settings, dtype=dtype, device=device, offline=offline
+        )
+        return cls(encoder)
 
     @overload
     def score(
@@ -275,8 +276,3 @@ class TextScorer:
         """The numbers as a tensor."""
         firsts, seconds, _ = given_texts(texts, pairs)
         return self.encoder.scores(firsts, seconds, batch_tokens, show_progress_bar).values
-
-
-def _check_task(settings: PredictionSettings, tasks: tuple[str, ...]) -> None:
-    if settings.task not in tasks:
-        raise ConfigError(f"task is {settings.task!r}, expected {' or '.join(tasks)}")

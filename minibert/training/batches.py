@@ -10,9 +10,9 @@ import numpy as np
 
 
 def epoch_batches(
-    lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int, pool_batches: int = 1
+    lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int, pool_batches: int
 ) -> list[list[int]]:
-    """The batches of an epoch, each a list of indices into `lengths`, sorted by length.
+    """The batches of an epoch, each a list of indices into `lengths`.
 
     Examples are shuffled, pools of batches sorted by length, cut into batches, and the batches
     shuffled: no two epochs are alike, and every index occurs once.  The last examples of the

@@ -4,7 +4,6 @@ All guessing is here.  `minibert train` follows the file to the letter, so that 
 comments knows what the run rests on, and what to change.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from minibert.training.evidence import n_shared, plural, unusable
 from minibert.training.labels import label_names
 from minibert.training.parts import find_parts
 from minibert.training.proposed_file import Found, written
-from minibert.training.roles import Roles, find_roles
+from minibert.training.roles import Roles, find_roles, last_word
 from minibert.training.rows import BadRow, Row, read_rows
 from minibert.training.run_keys import TASKS
 from minibert.training.sniff import sniff
@@ -92,7 +91,7 @@ def _roles_and_task(
     chosen = [] if text is None else [text]
     words = chosen or _lists(rows, "tokens", "words")
     tags = labels or _lists(rows, "tags", "labels")
-    are_tagged = len(words) == len(tags) == 1 and _are_lists(rows, *words, *tags)
+    are_tagged = len(words) == len(tags) == 1 and {*words, *tags} <= set(_lists(rows))
     if task == "tokens" or (task is None and are_tagged):
         if text_pair or not are_tagged:
             raise DataError(
@@ -107,7 +106,7 @@ def _roles_and_task(
     )
     keys = listed(list(rows.columns))
     if not roles.texts:
-        lists = [key for key, column in rows.columns.items() if column.is_lists]
+        lists = _lists(rows)
         mend = "name it with --text"
         if len(lists) > 1:
             mend = (
@@ -139,13 +138,9 @@ def _labelled_tasks() -> str:
 
 
 def _lists(rows: Survey, *names: str) -> list[str]:
-    """The columns of lists whose name ends in one of these words."""
+    """The columns of lists; those alone whose name ends in one of these words, if there are any."""
     found = [key for key, column in rows.columns.items() if column.is_lists]
-    return [key for key in found if re.split(r"[\W_]+", key.lower())[-1] in names]
-
-
-def _are_lists(rows: Survey, *keys: str) -> bool:
-    return all(rows.columns[key].is_lists for key in keys)
+    return [key for key in found if not names or last_word(key) in names]
 
 
 def _tags(column: Column) -> TaskChoice:

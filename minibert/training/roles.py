@@ -113,7 +113,7 @@ def _text_pool(survey: Survey, free: list[Column]) -> tuple[list[Column], str]:
     """The columns that may be the text, and why these."""
     texts = [column for column in free if _may_be_text(column)]
     prose = [column for column in texts if column.is_prose]
-    named = [column for column in prose if _last_word(column.key) in _TEXTS]
+    named = [column for column in prose if last_word(column.key) in _TEXTS]
     if named:
         return named, "its name says that it is text"
     if prose:
@@ -147,7 +147,7 @@ def _pair(survey: Survey, pool: list[Column]) -> tuple[Column, Column, str] | No
 def _are_named_as_pair(first: str, second: str) -> bool:
     if first[:-1] == second[:-1] and (first[-1:] + second[-1:]).lower() in ("12", "ab"):
         return len(first) > 1
-    return _last_word(first) in _FIRST and _last_word(second) in _SECOND
+    return last_word(first) in _FIRST and last_word(second) in _SECOND
 
 
 # ---- the name of a row, and groups
@@ -162,10 +162,10 @@ def _find_id(survey: Survey, roles: Roles, free: list[Column]) -> None:
         and not column.n_spaced
         and not (column.numbers.are_most and column.numbers.n_fractions)
         and column.mean_chars <= _ID_CHARS
-        and (_last_word(column.key) in _IDS or (survey.n_rows >= _FEW_ROWS and len(free) > 1))
+        and (last_word(column.key) in _IDS or (survey.n_rows >= _FEW_ROWS and len(free) > 1))
         and survey.n_distinct(column.key) == survey.n_compared
     ]
-    found.sort(key=lambda column: (_last_word(column.key) not in _IDS, column.position))
+    found.sort(key=lambda column: (last_word(column.key) not in _IDS, column.position))
     if found:
         roles.id = found[0].key
         roles.why["id"] = [f"{described(found[0], survey)}: another one on each row."]
@@ -299,6 +299,7 @@ def _words(key: str) -> list[str]:
     return [word.lower() for word in found]
 
 
-def _last_word(key: str) -> str:
+def last_word(key: str) -> str:
+    """The last word of a column's name, in small letters; numbers are none."""
     words = [word for word in _words(key) if not word.isdigit()]
     return words[-1] if words else ""

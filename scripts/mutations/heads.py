@@ -16,5 +16,5 @@ EDITS = (
     ("checkpoint.initialise(made, std=config.initializer_range)", "pass"),
     ("last = last.output", "last = last.hidden"),
     ("    if width is None:", "    if True:"),
-    ("only_first = self.training", "only_first = False"),
+    ("only_first=self.training", "only_first=False"),
 )

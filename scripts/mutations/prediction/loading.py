@@ -8,8 +8,8 @@ EDITS = (
         "PredictionSettings.of(folder, config) if given is None else given",
         "PredictionSettings.of(folder, config)",
     ),
-    ("    if settings.task not in tasks:", "    if False:"),
-    ("if settings.task not in self.tasks:", "if False:"),
+    ("    if settings.task not in tasks:\n        command", "    if False:\n        command"),
+    ("        check_task(settings, self.tasks)\n", ""),
     (
         "    if settings.max_length > config.max_position_embeddings:",
         "    if settings.max_length >= config.max_position_embeddings:",

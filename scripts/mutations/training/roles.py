@@ -21,7 +21,7 @@ EDITS = (
     ("        and column.mean_chars <= _ID_CHARS\n", ""),
     ("survey.n_rows >= _FEW_ROWS and len(free) > 1", "len(free) > 1"),
     ("survey.n_rows >= _FEW_ROWS and len(free) > 1", "survey.n_rows >= _FEW_ROWS"),
-    ("(_last_word(column.key) not in _IDS, column.position)", "column.position"),
+    ("(last_word(column.key) not in _IDS, column.position)", "column.position"),
     ("<= 0.9 * survey.n_compared", "<= survey.n_compared"),
     ("as_names and n_values > 10", "as_names"),
     ("elif len(truths) > 1:", "elif truths:"),
