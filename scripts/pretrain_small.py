@@ -431,10 +431,12 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         perplexity = float(np.exp(found["nats_per_token"]["all"][name]))
         axes.axhline(perplexity, linestyle=style, color="0.4")
         axes.annotate(
-            f"{name}, {perplexity:.0f}", (0, perplexity), xycoords=("axes fraction", "data"),
-            xytext=(4, 3), textcoords="offset points", color="0.3",
+            f"{name}, {perplexity:.0f}", (1, perplexity), xycoords=("axes fraction", "data"),
+            xytext=(-4, -12), textcoords="offset points", color="0.3", ha="right",
         )  # fmt: skip
     axes.set_yscale("log")
+    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis("{x:.0f}")
     axes.set_xlim(left=0)
     axes.set_xlabel(f"minutes since the start, {found['threads']} threads")
     axes.set_ylabel("perplexity of masked words, held-out text")
