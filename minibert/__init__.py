@@ -34,6 +34,7 @@ _HOME = {
     "TokenTagger": "prediction.tagger",
     "QuestionAnswerer": "prediction.answerer",
     "MaskFiller": "prediction.filler",
+    "Doctor": "doctor.live",
     "RunConfig": "training.run_config",
     "train": "training.run",
     "MinibertError": "errors",
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from minibert.checkpoint import LoadReport as LoadReport
     from minibert.config import BertConfig as BertConfig
+    from minibert.doctor.live import Doctor as Doctor
     from minibert.embed import Embedder as Embedder
     from minibert.errors import MinibertError as MinibertError
     from minibert.heads import BertForMaskedLM as BertForMaskedLM

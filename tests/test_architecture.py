@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jaxtyping
@@ -21,15 +22,26 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
     "errors", "columns", "files", "pages", "config", "layout", "ops", "pooling", "sources",
     "weights", "tensor_files", "checkpoint", "model", "heads", "tokenizer_files", "tokenizer",
-    "recipe", "embed", "vectors", "lines", "texts", "prediction", "parity", "training",
+    "recipe", "embed", "vectors", "lines", "texts", "prediction", "parity", "doctor", "training",
     "cli",
 )  # fmt: skip
-FOLDERS = ("pages", "prediction", "parity", "training", "cli")  # whose files import each other
+FOLDERS = (
+    "pages",
+    "prediction",
+    "parity",
+    "doctor",
+    "training",
+    "cli",
+)  # whose files import each other
 # The files that import an extra's package, inside the functions that need it.
 NEEDS = {
     "reference.py": {"transformers", "sentence_transformers"},  # records, where that is asked for
     "metrics.py": {"torchmetrics"},
     "curves.py": {"matplotlib"},
+    "look.py": {"matplotlib"},
+    "rate_finder.py": {"matplotlib"},
+    "search_picture.py": {"matplotlib"},
+    "tuning.py": {"optuna"},
 }
 EXTRAS = {"transformers", "sentence_transformers", "torchmetrics", "matplotlib", "optuna"}
 
@@ -172,3 +184,13 @@ def test_architecture_page_names_every_room() -> None:
             assert f"  {path.name} " in page, path.name
         elif (path / "__init__.py").exists():
             assert f"  {path.name}/ " in page, path.name
+
+
+def test_every_package_is_installed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = set(listed["tool"]["setuptools"]["packages"])
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "minibert").rglob("__init__.py")
+    }
+    assert found <= packages, found - packages

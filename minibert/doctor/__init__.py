@@ -1,0 +1,1 @@
+"""Why a network does not learn: what is measured while it trains, and what that means."""

@@ -1,0 +1,174 @@
+"""What reaches the network: seen through its own modules, whatever loop it is trained by."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+
+class Watch:
+    """Keeps what a network was last given, by hooks; `close` takes them off again.
+
+    Attributes:
+        ids: the token ids that the largest embedding table was asked for.
+        mask, labels: `attention_mask` and `labels` of the call, where the network takes them.
+        loss, logits: what the network gave under these names.
+        features, answers: what the last linear map of a width got and gave, once `follow` has
+            named it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._signature = inspect.signature(model.forward)
+        self.ids: Tensor | None = None
+        self.mask: Tensor | None = None
+        self.labels: Tensor | None = None
+        self.loss: Tensor | None = None
+        self.logits: Tensor | None = None
+        self.features: Tensor | None = None
+        self.answers: Tensor | None = None
+        self.head: nn.Linear | None = None
+        self._call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self._handles: list[RemovableHandle] = [
+            model.register_forward_pre_hook(self._before, with_kwargs=True),
+            model.register_forward_hook(self._after),
+        ]
+        self.table = _table_of_words(model)
+        if self.table is not None:
+            self._handles.append(self.table.register_forward_pre_hook(self._before_table))
+
+    def follow(self, width: int) -> None:
+        """Look at the last linear map with so many outputs: the one that gives the logits."""
+        found = [
+            module
+            for module in self._model.modules()
+            if isinstance(module, nn.Linear) and module.out_features == width
+        ]
+        if found and self.head is None:
+            self.head = found[-1]
+            self._handles.append(self.head.register_forward_hook(self._after_head))
+
+    def first_not_finite(self) -> str:
+        """Where the first value is that is no number: a parameter, or what a module gives.
+
+        The network computes its last call again, which changes nothing, random state included.
+        """
+        for name, parameter in self._model.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                return f"the values of {name}"
+        found: list[str] = []
+        names = {module: name for name, module in self._model.named_modules()}
+
+        def after(module: nn.Module, inputs: Any, output: Any) -> None:
+            values = output if isinstance(output, tuple | list) else [output]
+            tensors = [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
+            if not found and not all(bool(v.isfinite().all()) for v in tensors):
+                found.append(f"what {names[module] or 'the network'} gives")
+
+        if self._call is not None:
+            args, kwargs = self._call
+            handles = [module.register_forward_hook(after) for module in names]
+            try:
+                with torch.no_grad(), torch.random.fork_rng():
+                    self._model(*args, **kwargs)
+            finally:
+                for handle in handles:
+                    handle.remove()
+        if found:
+            return found[0]
+        for name, parameter in self._model.named_parameters():
+            if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+                return f"the gradient of {name}"
+        return "the loss, not the network's answers"
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self._call = (args, kwargs)
+        given = self._signature.bind_partial(*args, **kwargs).arguments
+        given |= given.get("kwargs", {})  # of a network that takes whatever it is given
+        self.mask, self.labels = _tensor(given, "attention_mask"), _tensor(given, "labels")
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.loss, self.logits = _tensor(output, "loss"), _tensor(output, "logits")
+
+    def _before_table(self, module: nn.Module, args: Any) -> None:
+        if args and isinstance(args[0], Tensor):
+            self.ids = args[0].detach()
+
+    def _after_head(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        if args and isinstance(args[0], Tensor):
+            self.features, self.answers = args[0].detach(), output.detach()
+
+
+def _tensor(values: Any, name: str) -> Tensor | None:
+    """A tensor by its name, of a mapping or of an object, where there is one."""
+    found = values.get(name) if isinstance(values, Mapping) else getattr(values, name, None)
+    return found.detach() if isinstance(found, Tensor) else None
+
+
+def _table_of_words(model: nn.Module) -> nn.Embedding | None:
+    """The table of the vocabulary: by its name, or else the largest there is."""
+    tables = {n: m for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
+    named = [
+        table
+        for name, table in tables.items()
+        if re.search(r"(^|[._])(token|word|words|tok|wte)(s|_embeddings?)?$", name)
+    ]
+    found = named or list(tables.values())
+    return max(found, key=lambda table: table.num_embeddings, default=None)
+
+
+def squashed_by(answers: Tensor | None, logits: Tensor) -> str | None:
+    """What stands between a head's answers and what is called logits: "sigmoid", "softmax".
+
+    "" for nothing at all, None where that cannot be told.
+    """
+    if answers is None or answers.numel() != logits.numel():
+        return None
+    answers, logits = answers.float(), logits.detach().float().reshape(answers.shape)
+    for name, forms in (
+        ("", answers),
+        ("sigmoid", answers.sigmoid()),
+        ("softmax", answers.softmax(-1) if answers.shape[-1] > 1 else answers),
+    ):
+        if torch.allclose(forms, logits, rtol=1e-2, atol=1e-4):
+            return name
+    return None
+
+
+def padding_seen(ids: Tensor, mask: Tensor | None, pad_id: int) -> float:
+    """The share of tokens that are padding at the end of a row, and may be attended to."""
+    if ids.ndim != 2 or not ids.numel():
+        return 0.0
+    # Of each row what stands behind its last real token.
+    real = (ids != pad_id).flip(1).cummax(1).values.flip(1)
+    seen = ~real if mask is None or mask.shape != ids.shape else ~real & mask.bool()
+    return float(seen.float().mean())
+
+
+def text_hidden(ids: Tensor, mask: Tensor | None, pad_id: int) -> float:
+    """The share of tokens that are no padding, and that the mask hides."""
+    if mask is None or mask.shape != ids.shape or ids.ndim != 2 or not ids.numel():
+        return 0.0
+    real = ids != pad_id
+    return float((real & ~mask.bool()).sum() / real.sum().clamp(min=1))
+
+
+def rows_alike(ids: Tensor) -> bool:
+    """Are all rows of a batch the same?"""
+    return ids.ndim == 2 and len(ids) > 3 and bool((ids == ids[0]).all())
+
+
+def fingerprint(ids: Tensor) -> tuple[int, int, tuple[int, ...]]:
+    """Alike for the same tokens in the same places."""
+    flat = ids.flatten().long()
+    weights = torch.arange(1, len(flat) + 1, device=flat.device)
+    return int(flat.sum()), int((flat * weights).sum()), tuple(ids.shape)

@@ -1,0 +1,116 @@
+"""Do network, loss and labels speak of the same thing?"""
+
+import statistics
+
+import torch
+from torch import Tensor
+
+from minibert.doctor.findings import Finding, finding
+from minibert.doctor.history import History
+from minibert.doctor.signals import entropy, same
+
+_ROW = 8  # updates in a row that settle what one may be by chance
+_RUNS = 20
+
+
+def probabilities(history: History) -> Finding | None:
+    """Logits that are known to be squashed, or lie within [0, 1] in batch after batch."""
+    known = history.last(_ROW)
+    kinds = {each.squashed_by for each in known}
+    if len(known) == _ROW and len(kinds) == 1 and (kind := known[0].squashed_by):
+        return finding(
+            "probabilities-as-logits",
+            f"what is given as logits is the {kind} of what the head gives, in {_ROW} batches",
+        )
+    found = history.last(_RUNS)
+    if len(found) < _RUNS or found[0].kind == "numbers" or "" in kinds:
+        return None
+    if not all(each.in_unit and (each.kind == "presences" or each.sum_to_one) for each in found):
+        return None
+    rows = sum(each.n_rows for each in found)
+    told = "" if found[0].kind == "presences" else " and sum to 1 in each row"
+    return finding(
+        "probabilities-as-logits",
+        f"all logits of {rows:,} rows in {_RUNS} batches lie between 0 and 1{told}; those of a "
+        "network have both signs",
+    )
+
+
+def sum_as_loss(history: History) -> Finding | None:
+    """A loss that is the mean times the number of rows."""
+    found = history.last(_ROW)
+    if len(found) < _ROW or len(history.losses) < _ROW:
+        return None
+    factors = []
+    for loss, each in zip(history.losses[-_ROW:], found, strict=True):
+        n_terms = each.n_rows * (each.n_labels if each.kind == "presences" else 1)
+        sums = [n for n in {each.n_rows, n_terms} if n > 1 and same(loss, n * each.plain_loss)]
+        factors += sums[:1]
+    if len(factors) < _ROW:
+        return None
+    return finding(
+        "loss-is-a-sum",
+        f"the loss is {history.losses[-1]:.4g}, the mean over {found[-1].n_rows} rows is "
+        f"{found[-1].plain_loss:.4g}: {factors[-1]} times as much, in {_ROW} updates",
+    )
+
+
+def wrong_sign(history: History) -> Finding | None:
+    found = history.last(_ROW)
+    if len(found) < _ROW or len(history.losses) < _ROW:
+        return None
+    pairs = zip(history.losses[-_ROW:], found, strict=True)
+    if not all(same(-loss, each.plain_loss) for loss, each in pairs):
+        return None
+    return finding(
+        "loss-has-the-wrong-sign",
+        f"the loss is {history.losses[-1]:.4g}; of these logits and labels it is "
+        f"{found[-1].plain_loss:.4g}",
+    )
+
+
+def ignored_class(history: History) -> Finding | None:
+    """A loss that is the mean over all rows but those of one class."""
+    found = history.last(_ROW)
+    if len(found) < _ROW or found[0].loss_without is None or not found[0].is_about_texts:
+        return None
+    told: Tensor | None = None
+    for loss, each in zip(history.losses[-_ROW:], found, strict=True):
+        assert each.loss_without is not None
+        if same(loss, each.plain_loss):
+            return None
+        fits = (each.loss_without - loss).abs() < 1e-3 * max(loss, 1e-3)
+        fits &= each.labels > 0
+        told = fits if told is None else told & fits
+    assert told is not None
+    if int(told.sum()) != 1:
+        return None
+    missing = int(told.nonzero()[0, 0])
+    rows = int(history.label_counts(_ROW)[missing])
+    return finding(
+        "class-is-ignored",
+        f"the loss of {_ROW} updates is the mean over all rows but those of class {missing}, of "
+        f"which there were {rows:,}: it is ignored",
+    )
+
+
+def label_runs(history: History) -> Finding | None:
+    """Batches whose labels are far less mixed than those of all batches together."""
+    found = history.last(_RUNS)
+    if len(found) < _RUNS or found[0].kind != "classes" or not found[0].is_about_texts:
+        return None
+    if statistics.fmean(each.n_rows for each in found) < 8:
+        return None
+    overall = entropy(torch.stack([each.labels for each in history.signals]).sum(0))
+    within = statistics.fmean(entropy(each.labels) for each in found)
+    if overall < 0.2 or within > 0.3 * overall:
+        return None
+    return finding(
+        "labels-in-runs",
+        f"within a batch the labels have an entropy of {within:.3f} nats, over all batches "
+        f"{overall:.3f}: most batches hold one label",
+        settings={"data.length_pool": "1"} if history.setting("data.length_pool", 1) > 1 else {},
+    )
+
+
+RULES = (probabilities, sum_as_loss, wrong_sign, ignored_class, label_runs)
