@@ -607,6 +607,7 @@ def test_command_prints_a_template_and_trains(
     out, err = capfd.readouterr()
     assert "macro_f1" in out
     assert f"the model is in {tmp_path / 'run' / 'model'}" in out
+    assert f"the report is in {tmp_path / 'run' / 'report.html'}" in out
     assert "update 6 of 6" in err
     assert cli.main(["train", str(tmp_path / "run.toml")]) == 2
     assert "holds a run already; go on with it by --resume" in capfd.readouterr().err

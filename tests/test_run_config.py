@@ -155,3 +155,24 @@ def test_template_reads_as_the_defaults_and_shows_every_key(task: str) -> None:
 def test_template_of_no_task_is_refused() -> None:
     with pytest.raises(RunError, match="task is 'x', expected one of binary"):
         template("x")
+
+
+def test_values_of_some_keys_are_changed_and_all_others_stay() -> None:
+    run = RunConfig.from_dict(
+        {"task": "binary", "optimizer": {"weight_decay": 0.5}, "data": {"train": [{"text": "a"}]}},
+        folder="somewhere",
+    )
+    changed = run.with_values({"optimizer.learning_rate": 1, "output": "other"})
+    assert (changed.optimizer.learning_rate, changed.optimizer.weight_decay) == (1.0, 0.5)
+    assert isinstance(changed.optimizer.learning_rate, float)
+    assert (changed.output, changed.path("a")) == ("other", Path("somewhere/a"))
+    assert changed.data is run.data
+    assert run.with_values({}) == run
+    for values, said in (
+        ({"optimizer.learning_rat": 1.0}, "optimizer.learning_rat is no key"),
+        ({"folder": "a"}, "folder is no key"),
+        ({"optimizer": 1.0}, "optimizer is 1.0, expected a table"),
+        ({"loss.temperature": 0.1}, "'binary' has no use for"),
+    ):
+        with pytest.raises(RunError, match=said):
+            run.with_values(values)

@@ -22,6 +22,11 @@ from minibert.training.run_keys import TASKS
     is_flag=True,
     help="With --resume: go on although the run file, the data or the model changed.",
 )
+@click.option(
+    "--stop-on",
+    type=click.Choice(["error", "warning"]),
+    help="End the run when the doctor finds something as grave as that.",
+)
 @click.pass_context
 def train(
     context: click.Context,
@@ -30,8 +35,9 @@ def train(
     resume: bool,
     overwrite: bool,
     allow_changes: bool,
+    stop_on: str | None,
 ) -> None:
-    """Train as RUN.TOML says; its output folder then holds the model, the log and the figures.
+    """Train as RUN.TOML says; its output folder then holds the model, log, figures and a report.
 
     \b
       minibert train --print-config binary > run.toml
@@ -54,7 +60,13 @@ def train(
         from minibert.training.run import train as run
 
         with together() as processes:
-            outcome = run(config, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+            outcome = run(
+                config,
+                resume=resume,
+                overwrite=overwrite,
+                allow_changes=allow_changes,
+                stop_on=stop_on,
+            )
     except KeyboardInterrupt:
         raise _stopped(config, run_file) from None
     if not processes.is_first:
@@ -63,10 +75,12 @@ def train(
         raise _stopped(config, run_file)
     if outcome.n_skipped:
         click.echo(f"updates that were skipped, for they had no label: {outcome.n_skipped}")
-    for name, report in (("validation", outcome.validation), ("test", outcome.test)):
-        if report is not None:
-            click.echo(f"{name}\n{report.table()}\n")
+    for name, figures in (("validation", outcome.validation), ("test", outcome.test)):
+        if figures is not None:
+            click.echo(f"{name}\n{figures.table()}\n")
     click.echo(f"the model is in {outcome.folder / 'model'}")
+    if (report := outcome.folder / "report.html").is_file():
+        click.echo(f"the report is in {report}")
 
 
 def _stopped(config: RunConfig, run_file: str) -> StoppedError:

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from minibert.errors import DataError, RunError
+from minibert.prediction.settings import CLASSIFIED
 from minibert.tokenizer import Tokenizer
 from minibert.training.dialect import Dialect
-from minibert.training.encoding import Encoded, encode_rows
+from minibert.training.encoding import Cut, Encoded, encode_rows
 from minibert.training.examples import Examples
 from minibert.training.labels import counts
 from minibert.training.problems import Problems, good
@@ -29,6 +30,7 @@ from minibert.training.splits import split
 from minibert.training.tags import convert, detect
 
 _PARTS = ("train", "validation", "test")
+_ROWS_KEPT = (*CLASSIFIED, "regression")  # tasks whose worst answers are shown with their rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,8 @@ class Dataset:
     identity: str  # a hash of all rows: a run is gone on with on the same ones
     split: dict[str, list[str]]  # of a share of train: the places of each side's rows
     notes: list[str]  # lines about lengths and labels
+    cuts: dict[str, Cut]  # of each side, how much did not fit into max_length
+    validation_rows: Sequence[Row] = ()  # a row a text, of tasks that answer for a text
 
 
 def read_dataset(run: RunConfig, tokenizer: Tokenizer) -> Dataset:
@@ -66,10 +70,10 @@ def read_dataset(run: RunConfig, tokenizer: Tokenizer) -> Dataset:
     digest = hashlib.sha256(
         "".join(fingerprint(rows) for rows in parts.values()).encode()
     ).hexdigest()
-    found, notes = {}, []
+    found, notes, cuts = {}, [], {}
     for name, (rows, targets) in good_rows.items():
         encoded = _encoded(run, rows, targets, tokenizer, name)
-        found[name] = encoded.examples
+        found[name], cuts[name] = encoded.examples, encoded.cut
         n_windows = len(encoded.examples.texts)
         windows = f" in {n_windows:,} windows" if n_windows > len(rows) else ""
         notes.append(f"{name}: {len(rows):,} rows{windows}, {encoded.cut}")
@@ -88,6 +92,10 @@ def read_dataset(run: RunConfig, tokenizer: Tokenizer) -> Dataset:
             *_scheme_note(run, good_rows["train"][0]),
             *_balance(run, labels, good_rows["train"][1]),
         ],
+        cuts=cuts,
+        validation_rows=good_rows["validation"][0]
+        if "validation" in good_rows and run.task in _ROWS_KEPT
+        else (),
     )
 
 

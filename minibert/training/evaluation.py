@@ -1,6 +1,6 @@
 """What a network is worth on examples: its mean loss and the figures of its task."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import tee
 
@@ -28,6 +28,7 @@ class Evaluation:
     ) -> None:
         self.task, self.examples = task, examples
         self.metrics: Metrics = metrics_of(task.name, labels, thresholds=thresholds)  # type: ignore[arg-type]
+        self.confusion: list[list[int]] | None = None  # of the last time, where the task has one
         self._loss = self._count = 0.0
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
@@ -35,16 +36,25 @@ class Evaluation:
         figures = self._report(model).figures
         return {"loss": self._loss / self._count if self._count else 0.0, **figures}
 
-    def report(self, model: nn.Module) -> Report:
-        """All figures of the network, which has to be in evaluation mode."""
-        return self._report(model)
+    def report(self, model: nn.Module, *, seen: list[tuple[Batch, Found]] | None = None) -> Report:
+        """All figures of the network, which has to be in evaluation mode.
+
+        Args:
+            seen: gets each batch and what the network gave for it, for who wants more of them.
+        """
+        return self._report(model, seen)
 
     @torch.no_grad()
-    def _report(self, model: nn.Module) -> Report:
+    def _report(self, model: nn.Module, seen: list[tuple[Batch, Found]] | None = None) -> Report:
         self.metrics.reset()
-        more = self.task.measure(self.results(model), self.examples, self.metrics)
+        results: Iterable[tuple[Batch, Found]] = self.results(model)
+        if seen is not None:
+            seen.extend(results)
+            results = seen
+        more = self.task.measure(results, self.examples, self.metrics)
         report = self.metrics.report()
         report.figures.update(more)
+        self.confusion = report.confusion
         return report
 
     def results(self, model: nn.Module) -> Iterator[tuple[Batch, Found]]:

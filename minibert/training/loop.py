@@ -5,8 +5,8 @@
 
 Of several processes each computes its share of every portion, and all make the same update.
 
-Whoever wants to know what happens is an observer, called after backward, before and after each
-update, and after each evaluation: the log, the progress bar, and whatever else reports on a run.
+Whoever wants to know what happens is an observer, called with each loss, after backward, before and
+after each update, and after each evaluation: the log, the progress bar, the doctor.
 """
 
 import contextlib
@@ -46,6 +46,7 @@ from minibert.training.state import (
 Objective = Callable[[nn.Module, Batch], LossSum]
 Evaluation = Callable[[nn.Module], Mapping[str, float]]
 Prepare = Callable[[Examples, Sequence[int], int], Batch]
+Schedule = Callable[[int, int, int], float]
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -67,6 +68,9 @@ class StepRecord:
 
 class Observer:
     """Told of what happens; each method does nothing unless a subclass wants to know."""
+
+    def after_loss(self, trainer: "Trainer", batch: Batch, loss: LossSum) -> None:
+        """The network has seen a portion of the update's batch; its gradients come next."""
 
     def after_backward(self, trainer: "Trainer") -> None:
         """The gradients are there, not yet divided by the count."""
@@ -122,6 +126,8 @@ class Trainer:
         folder: where checkpoints go; None keeps none.
         identity: what a checkpoint has to agree with to be gone on from: model and data.
         processes: those that train together; of the files in `folder` the first writes all.
+        schedule: the rate's multiplier by step, total and warmup, as those of `schedules.py`, in
+            place of the one that the run file names.
 
     Raises: RunError for settings that do not fit.
     """
@@ -138,11 +144,13 @@ class Trainer:
     folder: Path | None = None
     identity: Mapping[str, str] = field(default_factory=dict)
     processes: Processes = field(default_factory=current)
+    schedule: Schedule | None = None
     step: int = 0  # updates done
     stopping: bool = False  # set from outside: end after this update, to be gone on with
     stopped_early: bool = False  # no evaluation was better for as long as its patience
     best: Best = field(default_factory=Best)
     n_skipped: int = 0  # updates without anything that counts
+    rate: float = 0.0  # of the update that is being made: the highest of the groups
 
     def __post_init__(self) -> None:
         settings = self.run_config.training
@@ -160,7 +168,7 @@ class Trainer:
         self.steps_per_epoch = len(self._batches(0))
         self.total = max(1, math.ceil(settings.epochs * self.steps_per_epoch))
         self.warmup = round(self.run_config.schedule.warmup_fraction * self.total)
-        self._frozen = frozen_modules(self.model, settings.freeze)
+        self.frozen = frozen_modules(self.model, settings.freeze)
         if settings.gradient_checkpointing:
             recompute_activations(self.model)
         self.optimizer = _optimizer(self.model, self.run_config)
@@ -213,7 +221,8 @@ class Trainer:
         self.processes.add_gradients(self.model.parameters())
         for observer in self.observers:
             observer.after_backward(self)
-        rate = self._multiplier()
+        multiplier = self._multiplier()
+        self.rate = multiplier * max(group.learning_rate for group in self.optimizer.groups)
         norm = 0.0
         if counted:
             mean = mean / counted
@@ -223,7 +232,7 @@ class Trainer:
             for observer in self.observers:
                 observer.before_update(self)
             if self._is_usable(mean, norm):
-                self.optimizer.step(rate)
+                self.optimizer.step(multiplier)
         else:  # all labels of the batch are ignored
             self.n_skipped += 1
         self.optimizer.zero_grad()
@@ -233,7 +242,7 @@ class Trainer:
             epoch=epoch,
             loss=mean,
             count=counted,
-            learning_rate=rate * max(group.learning_rate for group in self.optimizer.groups),
+            learning_rate=self.rate,
             grad_norm=norm,
             n_examples=len(rows),
             n_tokens=int(n_tokens),
@@ -250,6 +259,8 @@ class Trainer:
         batch = self._batch(rows).to(self.device)
         with self._precision():
             loss = self.objective(self.model, batch)
+        for observer in self.observers:
+            observer.after_loss(self, batch, loss)
         scaled = loss.sum if self.scale is None else loss.sum * self.scale.value
         scaled.backward()  # type: ignore[no-untyped-call]
         return LossSum(loss.sum.detach(), loss.count.detach()), batch.n_tokens
@@ -277,6 +288,8 @@ class Trainer:
 
     def _multiplier(self) -> float:
         """The share of the highest rate that this update is made with."""
+        if self.schedule is not None:
+            return self.schedule(self.step, self.total, self.warmup)
         schedule = self.run_config.schedule
         if self.plateau is not None:
             return constant(self.step, self.total, self.warmup) * self.plateau.multiplier
@@ -310,7 +323,7 @@ class Trainer:
         until = self.run_config.training.freeze_until_step
         thawed = until is not None and self.step >= until
         self.model.train()
-        for module in self._frozen:
+        for module in self.frozen:
             module.train(thawed)
             module.requires_grad_(thawed)
 

@@ -1,10 +1,9 @@
 """A training run from its file to a saved model: what `minibert train` does."""
 
 import hashlib
-import json
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +14,33 @@ from torch import nn
 
 from minibert.checkpoint import Pretrained, hash_tensors
 from minibert.config import BertConfig
-from minibert.errors import CheckpointError, RunError
+from minibert.errors import CheckpointError, RunError, TrainingError
 from minibert.files import discard, exclusive, replacing, replacing_folder, sweep
 from minibert.prediction.settings import COMPARED, PredictionSettings
 from minibert.recipe import read_recipe
 from minibert.tokenizer import Tokenizer
-from minibert.training.dataset import read_dataset, training_texts
+from minibert.training.checkup import FILE as DOCTOR
+from minibert.training.checkup import Checkup
+from minibert.training.dataset import Dataset, read_dataset, training_texts
 from minibert.training.evaluation import Evaluation
+from minibert.training.examples import Batch, Found
 from minibert.training.figures import Curves, TensorBoard
 from minibert.training.fresh import fresh_checkpoint
+from minibert.training.json_file import json_text, write_json
 from minibert.training.loop import Observer, Trainer
 from minibert.training.metrics import Report
+from minibert.training.preflight import preflight
 from minibert.training.processes import together
+from minibert.training.report_page import FILE as REPORT
+from minibert.training.report_page import write_report
 from minibert.training.reporters import Log, Progress
+from minibert.training.row_targets import text_columns
 from minibert.training.run_config import RunConfig
 from minibert.training.saved_run import run_values
 from minibert.training.state import steps
 from minibert.training.tasks import Task, prediction_settings, task_of
+from minibert.training.worst import FILE as EXAMPLES
+from minibert.training.worst import examples_values, has_answers, worst_answers
 from minibert.weights import resolve
 
 
@@ -53,6 +62,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     allow_changes: bool = False,
+    stop_on: str | None = None,
     observers: Sequence[Observer] = (),
     show_progress_bar: bool | None = None,
 ) -> Outcome:
@@ -67,7 +77,9 @@ def train(
         overwrite: start anew where the folder holds a run already, whose checkpoints go when the
             new run begins, and its model when the new one is there.
         allow_changes: of a resume, go on although the run file, the data or the model changed.
-        observers: told of what happens, beside the log and the bar.
+        stop_on: "error" or "warning": how grave a finding of the doctor has to be to end the run;
+            None goes on whatever it finds.
+        observers: told of what happens, beside the log, the bar and the doctor.
         show_progress_bar: None shows one on a terminal.
 
     Raises: the errors of reading the data and loading the model; RunError for a folder that holds
@@ -80,52 +92,26 @@ def train(
         together() as processes,
         processes.first_within(run_folder(folder, resume=resume, overwrite=overwrite)),
         interrupted_by_sigterm(),
+        ExitStack() as last,
     ):
         progress = Progress(shown=show_progress_bar)
         with processes.first_before_others():
             source = starting_folder(run, folder, resume=resume, first=processes.is_first)
-        tokenizer = Tokenizer.from_pretrained(source)
-        saved = BertConfig.from_file(source / "config.json")
-        tokenizer.check_embeddings(saved.vocab_size, source)
-        if run.data.max_length > saved.max_position_embeddings:
-            raise RunError(
-                f"data.max_length is {run.data.max_length}, expected at most "
-                f"{saved.max_position_embeddings}, the positions of model {run.model!r}"
-            )
-        recipe = read_recipe(source, saved, tokenizer.model_max_length)
-        if run.task in COMPARED and recipe.lowercase:
-            tokenizer = tokenizer.lowercased()  # as the embedder that is saved has it
-        data = read_dataset(run, tokenizer)
-        if processes.is_first and not resume:
-            for line in data.notes:
-                progress.say(line)
-        task = task_of(run, data.labels, data.train, tokenizer, recipe)
-        model = task.network(run, source)
-        evaluations = {
-            name: None if examples is None else Evaluation(task, data.labels, examples)
-            for name, examples in (("validation", data.validation), ("test", data.test))
-        }
-        evaluation = evaluations["validation"]
-        trainer = Trainer(
-            model,
-            task.objective,
-            data.train,
-            run,
-            prepare=task.prepare,
-            evaluate=evaluation,
-            metric=_metric(run, evaluation),
-            folder=folder,
-            identity={"data": data.identity, "model": _hash(model)},
-        )
+        tell = processes.is_first and not resume
+        setup = set_up(run, source, folder, say=progress.say if tell else None)
+        trainer, task, data = setup.trainer, setup.task, setup.data
+        tokenizer, model, evaluations = setup.tokenizer, setup.model, setup.evaluations
         told = trainer.resume(allow_changes=allow_changes) if resume else []
         processes.agree({**trainer.identity, "update": str(trainer.step)})
         if processes.is_first:
             begin(folder, source, overwrite=overwrite)
+            last.enter_context(reported(folder, say=progress.say))
         with ExitStack() as stack:
             if processes.is_first:
                 for line in told:
                     progress.say(line)
-                write_json(folder / "run.json", run_values(run, folder))
+                decided = {"metric": trainer.metric, "updates": trainer.total}
+                write_json(folder / "run.json", {**run_values(run, folder), **decided})
                 if data.split:
                     write_json(folder / "split.json", data.split)
                 log = stack.enter_context(
@@ -138,24 +124,107 @@ def train(
                     say=progress.say,
                 )
                 curves = Curves(folder, say=progress.say)
-                trainer.observers = (log, progress, curves, board, *observers)
+                looked = preflight(run, data, tokenizer)
+                checkup = Checkup(
+                    trainer,
+                    task,
+                    evaluations["validation"],
+                    folder=folder,
+                    say=progress.say,
+                    stop_on=stop_on,
+                    facts=looked.facts,
+                )
+                stack.enter_context(closing(checkup))
+                stack.enter_context(kept_on_error(checkup))
+                if tell:
+                    checkup.doctor.add(looked.findings)
+                trainer.observers = (log, progress, curves, board, checkup, *observers)
             stack.enter_context(stopping_on_signals(trainer))
             trainer.run()
         if trainer.stopping or (trainer.step < trainer.total and not trainer.stopped_early):
             return Outcome(folder, model, False, None, None, trainer.n_skipped)
         trainer.restore_best()
         model.eval()
+        # Of other tasks what a network gives may be too large to be kept.
+        seen: list[tuple[Batch, Found]] | None = [] if has_answers(task) else None
+        validation, test = evaluations["validation"], evaluations["test"]
         reports = {
-            name: None if each is None else each.report(model) for name, each in evaluations.items()
+            "validation": None if validation is None else validation.report(model, seen=seen),
+            "test": None if test is None else test.report(model),
         }
+        examples = _examples(run, task, data, reports["validation"], seen)
         task.finish(model)
         if processes.is_first:
             figures = {name: each.figures for name, each in reports.items() if each is not None}
             asked = prediction_settings(run, data.labels, task)
-            save(folder, task, model, tokenizer, asked, {"best_step": trainer.best.step, **figures})
+            results = {"best_step": trainer.best.step, **figures}
+            save(folder, task, model, tokenizer, asked, results, examples=examples)
         return Outcome(
             folder, model, True, reports["validation"], reports["test"], trainer.n_skipped
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What a run is made of, before its first update."""
+
+    tokenizer: Tokenizer
+    data: Dataset
+    task: Task
+    model: Pretrained
+    evaluations: dict[str, Evaluation | None]  # of "validation" and "test"
+    trainer: Trainer
+
+
+def set_up(
+    run: RunConfig,
+    source: Path,
+    folder: Path | None,
+    *,
+    say: Callable[[str], None] | None = None,
+) -> Setup:
+    """Read the data of a run, and make its network and its loop; the data is checked first.
+
+    Args:
+        source: the checkpoint that it starts from.
+        folder: where its checkpoints go; None keeps none.
+        say: gets the lines about the data.
+
+    Raises: the errors of reading the data and loading the model.
+    """
+    tokenizer = Tokenizer.from_pretrained(source)
+    saved = BertConfig.from_file(source / "config.json")
+    tokenizer.check_embeddings(saved.vocab_size, source)
+    if run.data.max_length > saved.max_position_embeddings:
+        raise RunError(
+            f"data.max_length is {run.data.max_length}, expected at most "
+            f"{saved.max_position_embeddings}, the positions of model {run.model!r}"
+        )
+    recipe = read_recipe(source, saved, tokenizer.model_max_length)
+    if run.task in COMPARED and recipe.lowercase:
+        tokenizer = tokenizer.lowercased()  # as the embedder that is saved has it
+    data = read_dataset(run, tokenizer)
+    if say is not None:
+        for line in data.notes:
+            say(line)
+    task = task_of(run, data.labels, data.train, tokenizer, recipe)
+    model = task.network(run, source)
+    evaluations = {
+        name: None if examples is None else Evaluation(task, data.labels, examples)
+        for name, examples in (("validation", data.validation), ("test", data.test))
+    }
+    trainer = Trainer(
+        model,
+        task.objective,
+        data.train,
+        run,
+        prepare=task.prepare,
+        evaluate=evaluations["validation"],
+        metric=_metric(run, evaluations["validation"]),
+        folder=folder,
+        identity={"data": data.identity, "model": _hash(model)},
+    )
+    return Setup(tokenizer, data, task, model, evaluations, trainer)
 
 
 def starting_folder(run: RunConfig, folder: Path, *, resume: bool, first: bool) -> Path:
@@ -206,6 +275,7 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]
             "log.jsonl",
             "rejected.csv",
             "curves.png",
+            REPORT,
             "start",
             "start.new",
             "model",
@@ -216,7 +286,7 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]
 
 
 def begin(folder: Path, source: Path, *, overwrite: bool) -> None:
-    """Take leave of an earlier run: of its checkpoints, and of the network that it started from.
+    """Take leave of an earlier run: of its checkpoints, of what was told of it, of its start.
 
     Args:
         source: where the run starts from; a new network takes its place in the folder.
@@ -224,9 +294,12 @@ def begin(folder: Path, source: Path, *, overwrite: bool) -> None:
     Raises: RunError where that cannot be done: a later resume would take them for its own.
     """
     gone = [folder / "checkpoints", folder / "best"] if overwrite else []
+    told = [folder / DOCTOR, folder / REPORT] if overwrite else []
     path = start = folder / "start"
     is_new = source == folder / "start.new"
     try:
+        for path in told:
+            path.unlink(missing_ok=True)
         for path in (*gone, start) if is_new else gone:
             if path.exists():
                 discard(path)
@@ -243,10 +316,15 @@ def save(
     tokenizer: Tokenizer,
     settings: PredictionSettings,
     results: Mapping[str, Any],
+    *,
+    examples: Mapping[str, Any] | None = None,
 ) -> None:
     """Put a model into the folder of its run, all of it at once, and then its results.
 
-    Where results stand, they are those of the model beside them.
+    Where results stand, they are those of the model beside them, and so are the examples.
+
+    Args:
+        examples: what `examples.json` gets; None leaves no such file.
 
     Raises: RunError where that cannot be done; an earlier model stays whole.
     """
@@ -255,13 +333,51 @@ def save(
         with replacing(path) as part, replacing_folder(folder / "model") as model_part:
             task.save(model, tokenizer, model_part)
             settings.save(model_part)
-            part.write_text(_json(results), encoding="utf-8")
+            part.write_text(json_text(results), encoding="utf-8")
             path.unlink(missing_ok=True)
+            (folder / EXAMPLES).unlink(missing_ok=True)
+            if examples is not None:
+                write_json(folder / EXAMPLES, examples)
     except (OSError, CheckpointError) as error:
         raise RunError(
             f"{folder / 'model'}: what was trained is in the checkpoints, but cannot be saved: "
             f"{error}; make room, and go on with --resume"
         ) from None
+
+
+@contextmanager
+def reported(folder: Path, *, say: Callable[[str], None]) -> Iterator[None]:
+    """Write the report of a run when the block ends, by an error too, but not when interrupted.
+
+    Where that fails a line says so: a run is worth more than the page about it.
+    """
+
+    def write() -> None:
+        try:
+            write_report(folder)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            say(
+                f"warning: {folder}: the report was not written: {reason}; the run does not need "
+                "it, and minibert report writes it anew"
+            )
+
+    try:
+        yield
+    except Exception:
+        write()
+        raise
+    write()
+
+
+@contextmanager
+def kept_on_error(checkup: Checkup) -> Iterator[None]:
+    """Within the block a run that cannot go on, or may not, leaves what the doctor found of it."""
+    try:
+        yield
+    except TrainingError:
+        checkup.write()
+        raise
 
 
 @contextmanager
@@ -304,6 +420,23 @@ def stopping_on_signals(trainer: Trainer) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _examples(
+    run: RunConfig,
+    task: Task,
+    data: Dataset,
+    report: Report | None,
+    seen: Sequence[tuple[Batch, Found]] | None,
+) -> dict[str, Any] | None:
+    """What `examples.json` gets of the validation rows, of which there is a report, if any."""
+    if report is None or data.validation is None or (seen is None and report.confusion is None):
+        return None
+    worst = []
+    if seen is not None:
+        rows, columns = data.validation_rows, text_columns(run)
+        worst = worst_answers(task, data.labels, data.validation, seen, rows, columns)
+    return examples_values(report, worst)
+
+
 def _metric(run: RunConfig, evaluation: Evaluation | None) -> str:
     """The figure that the best checkpoint is chosen by."""
     if evaluation is None:
@@ -320,21 +453,3 @@ def _hash(model: nn.Module) -> str:
     digest = hashlib.sha256()
     hash_tensors(digest, model.state_dict())
     return digest.hexdigest()
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all.
-
-    Raises: RunError where that cannot be done.
-    """
-    try:
-        with replacing(path) as part:
-            part.write_text(_json(values), encoding="utf-8")
-    except OSError as error:
-        raise RunError(
-            f"{path}: cannot be written: {error.strerror}; make room, and start again"
-        ) from None
-
-
-def _json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, ensure_ascii=False, indent=1)

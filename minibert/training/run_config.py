@@ -98,6 +98,17 @@ class RunConfig:
         """A run from nested mappings, as TOML gives them."""
         return typing.cast(RunConfig, _made(cls, values, "")._in(Path(folder)))
 
+    def with_values(self, values: Mapping[str, Any]) -> "RunConfig":
+        """The run with other values of some keys, such as "optimizer.learning_rate".
+
+        Raises: RunError as for a run file.
+        """
+        nested: dict[str, Any] = {}
+        for name, value in values.items():
+            table, _, inner = name.rpartition(".")
+            (nested.setdefault(table, {}) if table else nested)[inner] = value
+        return typing.cast(RunConfig, _made(RunConfig, nested, "", base=self))
+
     def to_dict(self) -> dict[str, Any]:
         """All keys with their values, as JSON takes them; rows given in Python are counted."""
         return _plain(self)
@@ -193,8 +204,12 @@ def _toml(value: Any) -> str:
 # ---- from mappings, and what is refused
 
 
-def _made(kind: Any, values: Any, where: str) -> Any:
-    """A dataclass filled from a mapping; unknown keys are refused with the nearest right one."""
+def _made(kind: Any, values: Any, where: str, *, base: Any = None) -> Any:
+    """A dataclass filled from a mapping; unknown keys are refused with the nearest right one.
+
+    Args:
+        base: has all that is not in the mapping; None leaves it at its default.
+    """
     if not isinstance(values, Mapping):
         raise RunError(f"{where.rstrip('.')} is {values!r}, expected a table [{where.rstrip('.')}]")
     about = {f.name: f.metadata for f in fields(kind) if not f.metadata.get("hidden")}
@@ -205,11 +220,12 @@ def _made(kind: Any, values: Any, where: str) -> Any:
             raise RunError(f"{where}{name} is no key, expected {_nearest(name, known)}")
         inner = _hints(kind)[name]
         if dataclasses.is_dataclass(inner):
-            given[name] = _made(inner, value, f"{name}.")
+            known_values = None if base is None else getattr(base, name)
+            given[name] = _made(inner, value, f"{name}.", base=known_values)
         else:
             _check_value(f"{where}{name}", value, inner, about[name])
             given[name] = _as(value, inner)
-    return kind(**given)
+    return kind(**given) if base is None else dataclasses.replace(base, **given)
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -310,3 +326,14 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     return IN_PYTHON
+
+
+def flat(run: RunConfig) -> dict[str, Any]:
+    """What a run file sets, by keys such as "optimizer.learning_rate"."""
+    found: dict[str, Any] = {}
+    for name, value in run.to_dict().items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{key}": each for key, each in value.items()}
+        else:
+            found[name] = value
+    return found
