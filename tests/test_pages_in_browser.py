@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from browser import Shown, View, look, text_of
+from report_folders import HOSTILE as RUN_HOSTILE
+from report_folders import PARTS, made_run
 from torch import Tensor
 
 import minibert
@@ -15,6 +17,7 @@ from minibert import BertModel, Tokenizer
 from minibert.parity.compare import compare
 from minibert.parity.comparison_page import write_page
 from minibert.parity.trace_page import write_trace_page
+from minibert.training.report_page import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -298,3 +301,110 @@ def test_comparison_draws_its_map_and_is_no_wider_than_its_window(comparison: li
     for shown in comparison:
         assert shown.overflow <= 0
         assert shown.colours_at("errors") > 10
+
+
+# ---- the report of a run
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
+    """The page about a run of hostile names, and about one of which hardly anything is known."""
+    folder = tmp_path_factory.mktemp("reports")
+    run = made_run(folder / "run")
+    bare = made_run(folder / ("long" * 50), n=3, every=1)
+    for name in ("doctor.json", "log.jsonl", "results.json"):
+        (bare / name).unlink()
+    page, empty = write_report(run), write_report(bare)
+    # Point at a curve, and at the first gradient of the last part.
+    acts = (
+        "const svg = document.querySelector('[data-panel=Loss] svg'), at = "
+        "svg.getBoundingClientRect(); svg.dispatchEvent(new PointerEvent('pointermove', "
+        "{ clientX: at.right - 10, clientY: at.top + 50 }))",
+        "window.said = document.getElementById('tip').textContent",
+        "const map = document.getElementById('gradients'), at = map.getBoundingClientRect();"
+        "map.dispatchEvent(new PointerEvent('pointermove', "
+        "{ clientX: at.left + 3, clientY: at.bottom - 3 }))",
+        "document.getElementById('tip').append(' after ' + window.said)",
+        "document.querySelector('summary').click()",
+    )
+    views = {
+        "laptop": View(page, "", 1280, 3400),
+        "phone": View(page, "", *PHONE),
+        "bare": View(empty, "", 420, 1500),
+        "used": View(page, "", 420, 5000, acts),
+    }
+    found = dict(zip(views, look(list(views.values())), strict=True))
+    (found["dark"],) = look([View(page, "", *PHONE)], dark=True)
+    return found
+
+
+@pytest.mark.parametrize("view", ["laptop", "phone", "dark", "bare", "used"])
+def test_report_is_no_wider_than_its_window(view: str, reports: dict[str, Shown]) -> None:
+    shown = reports[view]
+    assert shown.overflow <= 0
+    corner = sum(shown.picture.getpixel((2, 2)))
+    assert corner < 150 if view == "dark" else corner > 700
+
+
+@pytest.mark.parametrize("view", ["laptop", "phone", "dark"])
+def test_report_draws_curves_gradients_and_confusions(view: str, reports: dict[str, Shown]) -> None:
+    shown = reports[view]
+    for place in ("curves", "gradients", "confusion"):
+        left, top, width, height = shown.places[place]
+        assert min(left, top) >= 0
+        assert min(width, height) > 100
+        assert top + height <= shown.picture.height, "make the view higher"
+        assert shown.colours_at(place) > 30, place
+    titles = [text_of(each) for each in shown.all("div[@class='panel']/h3")]
+    assert titles == ["Loss", "Validation", "Learning rate", "Gradient norm"]
+    n_lines = [len(panel.findall(".//{*}polyline")) for panel in shown.all("div[@class='panel']")]
+    assert n_lines == [3, 2, 1, 2]
+    assert len(shown.all("{*}path[@class='star']")) == 1
+    axes = [text_of(each) for each in shown.all("div[@data-panel='Learning rate']//{*}text")]
+    assert axes[:3] == ["0", "5e-5", "1e-4"]
+
+
+def test_report_has_the_gradients_of_each_layer_in_its_colours(reports: dict[str, Shown]) -> None:
+    shown = reports["laptop"]
+    assert [text_of(each) for each in shown.all("div[@id='parts']/span")] == list(PARTS)
+    (legend,) = shown.all("span[@class='scale']")
+    assert text_of(legend) == "3.2e-93.162"  # the smallest and the largest
+    bright = shown.cells("gradients", len(PARTS), 20)
+    columns = list(zip(*bright, strict=True))
+    assert all(list(column) == sorted(column) for column in columns)
+    assert columns[0][-1] - columns[0][0] > 200
+
+
+def test_report_shows_findings_and_hostile_text_as_text(reports: dict[str, Shown]) -> None:
+    for view in ("laptop", "phone", "dark"):
+        shown = reports[view]
+        assert not shown.all("img")
+        kinds = [
+            each.get("class", "") for each in shown.all("section") if each.find("h3") is not None
+        ]
+        assert kinds == ["finding error", "finding warning", "finding info"]
+        assert [text_of(each).strip() for each in shown.all("p[@id='counts']/span")] == [
+            "1 error", "1 warning", "1 note",
+        ]  # fmt: skip
+        rows = shown.all("table[@id='worst']/tbody/tr")
+        assert len(rows) == 20
+        assert text_of(rows[0].findall("td")[3]).startswith(RUN_HOSTILE)
+        assert any(text_of(each) == RUN_HOSTILE for each in shown.all("dd/bdi"))
+
+
+def test_report_without_files_says_so(reports: dict[str, Shown]) -> None:
+    shown = reports["bare"]
+    said = {each.get("data-missing"): text_of(each) for each in shown.all("p")}
+    assert "it is not there" in said["doctor.json"]
+    assert "it is not there" in said["log.jsonl"]
+    assert "the run has no results yet" in said["examples.json"]
+    assert not shown.all("{*}svg")
+
+
+def test_report_tells_the_figures_that_are_pointed_at(reports: dict[str, Shown]) -> None:
+    shown = reports["used"]
+    tip = text_of(shown.one("div[@id='tip']"))
+    assert tip.startswith("head, update 11.")
+    assert "after update 9" in tip
+    assert "validation: 0.4667 (at 100)" in tip
+    assert shown.one("details").get("open") is not None

@@ -11,6 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from minibert.files import replacing
+from minibert.training.look import (
+    BLUE,
+    INK,
+    LOOK,
+    ORANGE,
+    STYLES,
+    short,
+    spelt,
+    use_logarithms,
+)
 from minibert.training.metrics import LOWER_IS_BETTER, is_better
 
 if TYPE_CHECKING:
@@ -18,21 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _Array = npt.NDArray[np.float64]
-
-# Okabe & Ito's colours, which are told apart with any kind of colour blindness; each figure has a
-# marker of its own besides.
-_BLUE, _ORANGE, _GREEN, _PURPLE, _INK, _FAINT = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#333333", "#999999",
-)  # fmt: skip
-_STYLES = ((_ORANGE, "o"), (_BLUE, "s"), (_GREEN, "^"), (_PURPLE, "D"))
-_LOOK: dict[Any, Any] = {
-    "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK, "axes.titlecolor": _INK, "text.color": _INK, "xtick.color": _INK,
-    "ytick.color": _INK, "axes.grid": True, "grid.color": "#E6E6E6", "grid.linewidth": 0.8,
-    "axes.axisbelow": True, "axes.formatter.useoffset": False, "lines.markersize": 5,
-    "legend.framealpha": 0.85, "legend.edgecolor": "none", "legend.fontsize": 9,
-}  # fmt: skip
 
 # Beside the figure that decides, those that say most; a picture of all fourteen says nothing.
 _TELLING = (
@@ -67,17 +62,22 @@ class RunLog:
     evaluations: dict[str, Curve] = field(default_factory=dict)
     epochs: list[int] = field(default_factory=list)  # the first update of each
     step: int = 0
+    seconds: float = 0.0  # of all updates
+    n_not_finite: int = 0  # updates whose loss is no number
     _offset: int = 0
 
     def read(self) -> None:
-        """Take in the lines that are new; of a line that is being written nothing yet."""
+        """Take in the lines that are new; of a line that is being written nothing yet.
+
+        Raises: ValueError or KeyError for a line that is none of a log.
+        """
         with self.path.open("rb") as file:
             file.seek(self._offset)
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.splitlines():
-            self._add(json.loads(line))
+            self._add(_checked(json.loads(line)))
 
     def _add(self, values: Mapping[str, Any]) -> None:
         self.step = values["step"]
@@ -87,10 +87,28 @@ class RunLog:
             return
         while len(self.epochs) <= values["epoch"]:
             self.epochs.append(self.step)
+        self.seconds += values.get("seconds", 0.0)
+        self.n_not_finite += values["loss"] is None
         self.updates["learning_rate"].add(self.step, values["learning_rate"])
         if values["count"]:  # else nothing of the batch had a label
             self.updates["loss"].add(self.step, values["loss"])
             self.updates["grad_norm"].add(self.step, values["grad_norm"])
+
+
+def _checked(values: Any) -> dict[str, Any]:
+    """A line of a log: figures by name, or those of an evaluation.
+
+    Raises: ValueError for anything else.
+    """
+    figures = values.get("evaluation", values) if isinstance(values, dict) else None
+    if not isinstance(figures, dict):
+        raise ValueError(f"got {values!r}, expected figures by name")
+    for name, value in figures.items():
+        if value is not None and not isinstance(value, int | float):
+            raise ValueError(f"{name} is {value!r}, expected a number")
+    if not isinstance(values["step"], int):
+        raise ValueError(f"step is {values['step']!r}, expected a whole number")
+    return values
 
 
 def draw(
@@ -99,7 +117,7 @@ def draw(
     """Write the picture of `figure_of` to a .png file, whole or not at all."""
     import matplotlib
 
-    with matplotlib.rc_context(_LOOK):
+    with matplotlib.rc_context(LOOK):
         figure = figure_of(log, metric=metric, max_grad_norm=max_grad_norm, title=title)
         with replacing(path) as part:
             figure.savefig(part, format="png")
@@ -174,7 +192,7 @@ def figure_of(
     _draw_norm(norm, log.updates["grad_norm"], max_grad_norm)
     best = best_of(log.evaluations.get(metric, Curve()), metric)
     if best is not None:
-        title += f"  ·  best {_spelt(metric)} {best[1]:.4g} at update {best[0]:,}"
+        title += f"  ·  best {spelt(metric)} {best[1]:.4g} at update {best[0]:,}"
         if metric == "loss":
             _mark(loss, best)
     loss.legend(loc="best")
@@ -212,19 +230,19 @@ def _draw_loss(axes: "Axes", log: RunLog) -> None:
     mean = _draw_noisy(axes, log.updates["loss"], "training")
     validation = log.evaluations.get("loss", Curve())
     if validation.steps:
-        _draw_few(axes, validation, _STYLES[0], "validation", width=1.8)
+        _draw_few(axes, validation, STYLES[0], "validation", width=1.8)
     values = [*mean.tolist(), *validation.values]
-    if _spans_much(values):
-        _use_logarithms(axes)
+    if spans_much(values):
+        use_logarithms(axes)
     else:
         axes.set_ylim(bottom=min(0.0, min(values, default=0.0)))
 
 
 def _draw_figures(axes: "Axes", shown: Mapping[str, Curve], best: tuple[int, float] | None) -> None:
     for i, (name, curve) in enumerate(shown.items()):
-        _draw_few(axes, curve, _STYLES[i], _spelt(name), width=1.2 if i else 2.2)
-    if len(shown) == 1 and _spans_much(*(curve.values for curve in shown.values())):
-        _use_logarithms(axes)  # of a perplexity
+        _draw_few(axes, curve, STYLES[i], spelt(name), width=1.2 if i else 2.2)
+    if len(shown) == 1 and spans_much(*(curve.values for curve in shown.values())):
+        use_logarithms(axes)  # of a perplexity
     if best is not None:
         _mark(axes, best)
     axes.legend(loc="best", ncols=2)
@@ -234,30 +252,28 @@ def _draw_bars(axes: "Axes", shown: Mapping[str, Curve]) -> None:
     """One evaluation alone makes no curve."""
     places = range(len(shown), 0, -1)
     values = [curve.values[0] for curve in shown.values()]
-    axes.barh(places, values, height=0.35, color=[color for color, _ in _STYLES])
+    axes.barh(places, values, height=0.35, color=[color for color, _ in STYLES])
     axes.set_yticks([])
     axes.set_ylim(0.4, len(shown) + 0.8)
     axes.margins(x=0.1)
     for place, value, name in zip(places, values, shown, strict=True):
-        axes.text(0, place + 0.24, f" {_spelt(name)}  {value:.4g}")
+        axes.text(0, place + 0.24, f" {spelt(name)}  {value:.4g}")
 
 
 def _draw_rate(axes: "Axes", curve: Curve) -> None:
     axes.set_title("Learning rate")
     _draw_line(axes, curve.steps, curve.values, "learning rate")
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(lambda rate, _: _short(rate))
+    axes.yaxis.set_major_formatter(lambda rate, _: short(rate))
 
 
 def _draw_norm(axes: "Axes", curve: Curve, max_grad_norm: float | None) -> None:
     axes.set_title("Gradient norm")
     _draw_noisy(axes, curve, "before clipping")
     if max_grad_norm is not None:
-        axes.axhline(
-            max_grad_norm, color=_ORANGE, linestyle="--", linewidth=1.2, label="clipped to"
-        )
+        axes.axhline(max_grad_norm, color=ORANGE, linestyle="--", linewidth=1.2, label="clipped to")
     if curve.values and min(curve.values) > 0:
-        _use_logarithms(axes)
+        use_logarithms(axes)
 
 
 def _draw_noisy(axes: "Axes", curve: Curve, label: str) -> _Array:
@@ -265,7 +281,7 @@ def _draw_noisy(axes: "Axes", curve: Curve, label: str) -> _Array:
     window = len(curve.values) // 50 * 2 + 1
     mean = smoothed(curve.values, window)
     if window > 1:
-        axes.plot(*thinned(curve.steps, curve.values), color=_BLUE, alpha=0.25, linewidth=0.7)
+        axes.plot(*thinned(curve.steps, curve.values), color=BLUE, alpha=0.25, linewidth=0.7)
         label += f", mean of {window:,} updates"
     _draw_line(axes, curve.steps, mean, label)
     return mean
@@ -275,7 +291,7 @@ def _draw_line(
     axes: "Axes", steps: Sequence[int], values: Sequence[float] | _Array, label: str
 ) -> None:
     alone = "o" if len(steps) == 1 else None  # of one point there is no line to see
-    axes.plot(*thinned(steps, values), color=_BLUE, linewidth=1.8, marker=alone, label=label)
+    axes.plot(*thinned(steps, values), color=BLUE, linewidth=1.8, marker=alone, label=label)
 
 
 def _draw_few(
@@ -290,35 +306,11 @@ def _draw_few(
 
 def _mark(axes: "Axes", best: tuple[int, float]) -> None:
     axes.plot(
-        *best, marker="*", markersize=15, color="#F0E442", markeredgecolor=_INK, linestyle="none",
+        *best, marker="*", markersize=15, color="#F0E442", markeredgecolor=INK, linestyle="none",
         label="best", zorder=5,
     )  # fmt: skip
 
 
-def _spans_much(values: Sequence[float]) -> bool:
+def spans_much(values: Sequence[float]) -> bool:
+    """Does a scale without logarithms hide most of them?"""
     return len(values) > 0 and min(values) > 0 and max(values) > 30 * min(values)
-
-
-def _use_logarithms(axes: "Axes") -> None:
-    """A logarithmic scale with plain numbers, as many as there is room for."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    subs = (1.0, 2.0, 5.0) if high < 300 * low else (1.0,)
-    axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _short(rate: float) -> str:
-    """As people write it: 3e-5, 1.5e-4."""
-    return f"{rate:.1e}".replace(".0e", "e").replace("e-0", "e-") if rate else "0"
-
-
-def _spelt(name: str) -> str:
-    """The name of a figure as people write it."""
-    words = name.replace("_", " ")
-    for short in ("f1", "roc auc", "pr auc", "mcc", "mrr", "rmse", "mae"):
-        words = words.replace(short, short.upper())
-    return words
