@@ -10,6 +10,7 @@ round, for the speed of a shared machine drifts.  Accuracy stands beside every s
     W1  2,000 real sentences (sst2, stsb), texts in, vectors out
     W5  a fresh process that embeds one sentence, beside one that only imports torch
     W6  fine-tuning on sst2, beside the Trainer of transformers, in bfloat16 and float32
+    doctor  what the doctor takes of the time of training on sst2
     trace  a network that has been traced, and one that is, beside one that never was
 
 A peer is added by a function in PEERS that loads it and returns what embeds a list of texts.
@@ -99,6 +100,13 @@ def main() -> None:
             pythons=pythons,
             env=env,
         )
+    if "doctor" in arguments.workloads:
+        from benchmark_finetuning import measure_doctor
+
+        from minibert.weights import resolve
+
+        print(f"\ndoctor: training on sst2, {arguments.model}, {arguments.threads} threads\n")
+        measure_doctor(resolve(arguments.model), Path(arguments.data), updates=arguments.updates)
     if "trace" in arguments.workloads:
         print("\ntrace: one batch of 16 texts, with the stages of the network captured and not\n")
         compare_tracing(arguments.model, arguments.rounds, arguments.threads)

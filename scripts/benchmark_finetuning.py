@@ -174,6 +174,56 @@ CONTENDERS = (
 )
 
 
+def measure_doctor(folder: Path, data: Path, *, updates: int) -> None:
+    """What the doctor takes of the time of training on sst2, and where."""
+    from minibert.training.checkup import Checkup
+    from minibert.training.loop import Observer, Trainer
+    from minibert.training.preflight import preflight
+    from minibert.training.run import set_up
+    from minibert.training.run_config import RunConfig
+
+    train = random.Random(0).sample(sst2(data, "train"), updates * BATCH)
+    rows = [{"text": text, "label": label} for text, label in train]
+    run = RunConfig.from_dict(
+        {
+            "task": "binary", "model": str(folder),
+            "data": {"train": rows, "max_length": MAX_LENGTH},
+            "training": {"epochs": 1.0, "batch_size": BATCH, "device": "cpu"},
+            "optimizer": {"learning_rate": RATE, "weight_decay": DECAY},
+        }
+    )  # fmt: skip
+    setup = set_up(run, folder, None)
+    start = time.perf_counter()
+    preflight(run, setup.data, setup.tokenizer)
+    seconds_before = time.perf_counter() - start
+    checkup = Checkup(setup.trainer, setup.task, None, folder=None, say=lambda line: None)
+    seconds = {"after_loss": 0.0, "before_update": 0.0}
+
+    class Timed(Observer):
+        """Passes on what the doctor is told, and takes the time."""
+
+        def after_loss(self, trainer: Trainer, *told: Any) -> None:
+            start = time.perf_counter()
+            checkup.after_loss(trainer, *told)
+            seconds["after_loss"] += time.perf_counter() - start
+
+        def before_update(self, trainer: Trainer) -> None:
+            start = time.perf_counter()
+            checkup.before_update(trainer)
+            seconds["before_update"] += time.perf_counter() - start
+
+    setup.trainer.observers = (Timed(),)
+    start = time.perf_counter()
+    setup.trainer.run()
+    total = time.perf_counter() - start
+    share = sum(seconds.values()) / total
+    print(
+        f"{updates} updates in {total:.1f} s, of which the doctor took {share:.2%} "
+        f"({1e3 * sum(seconds.values()) / updates:.2f} ms an update); {seconds_before:.2f} s "
+        "before the first"
+    )
+
+
 def compare_finetuning(
     folder: Path,
     data: Path,
