@@ -27,7 +27,7 @@ print("the installed wheel embeds", vectors.shape)
 
 
 def main() -> None:
-    python = ensure(".venv", {"test", "dev", "train"})
+    python = ensure(".venv", {"test", "dev", "train", "tune"})
     say("linting")
     run(python, "-m", "ruff", "check")
     run(python, "-m", "ruff", "format", "--check")
@@ -38,7 +38,9 @@ def main() -> None:
     say("testing without transformers")
     run(python, "-m", "pytest", "-q")
     say("testing what is slow: processes that are killed, examples, large files")
-    run(python, "-m", "pytest", "-q", "-m", "slow and not reference")
+    # Most of them wait for processes: two at once, each on a thread of its own.
+    slow = ("-m", "slow and not reference", "-n", "2", "--dist", "loadfile")
+    run(python, "-m", "pytest", "-q", *slow, env={**os.environ, "OMP_NUM_THREADS": "1"})
     say("testing the wheel")
     test_wheel(python)
     reference = ensure(".venv-reference", {"test", "reference", "train"})

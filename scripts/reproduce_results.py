@@ -111,7 +111,7 @@ def sms_spam(data: Path, variant: str) -> Tables:
     rows = [dict(zip(("label", "text"), line.split("\t", 1), strict=True)) for line in lines]
     random.Random(0).shuffle(rows)
     sides = {"train": rows[:4000], "validation": rows[4000:4500], "test": rows[4500:]}
-    # Spam is long: batches sorted by length would hold one label each.
+    # Spam is long: batches sorted by length would hold one label each, as the doctor says.
     return {"task": "binary", "data": {"length_pool": 1, **sides}}
 
 

@@ -17,7 +17,10 @@ from minibert import (
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TRAINING = ("init", "train", "evaluate", "classify", "tag", "answer", "fill-mask")
+TRAINING = (
+    "init", "doctor", "train", "tune", "report", "evaluate", "classify", "tag", "answer",
+    "fill-mask",
+)  # fmt: skip
 COMMANDS = re.findall(r"^\| `(minibert [^`]+)` \|", README, re.MULTILINE)
 
 
