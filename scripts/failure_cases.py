@@ -72,6 +72,18 @@ class Case:
     lower_is_better: bool = False
     lies: bool = False  # the figure before is too good to be true, and falls when mended
 
+    def verdict(self, failed: Result, mended: Result) -> str:
+        """What speaks against it; "" where the cause is named first and the remedy mends it."""
+        grave = [each["name"] for each in failed.findings if each["severity"] != "info"]
+        if grave[:1] != [self.finding]:
+            return f"{grave} was found, expected {self.finding} first"
+        if self.finding in [each["name"] for each in mended.findings]:
+            return f"{self.finding} was found in the mended run too"
+        better = failed.figure > mended.figure
+        if not (self.lower_is_better or self.lies):
+            better = mended.figure > failed.figure
+        return "" if better else f"{self.figure} was {failed.figure:g}, is {mended.figure:g}"
+
 
 # ---- data
 

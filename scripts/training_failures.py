@@ -44,10 +44,13 @@ def main() -> None:
             continue
         print(f"==> {case.name}", file=sys.stderr, flush=True)
         start = time.perf_counter()
-        found = {}
-        for name, is_mended in (("failed", False), ("mended", True)):
+        runs = []
+        for is_mended in (False, True):
             with tempfile.TemporaryDirectory() as place:
-                found[name] = told(case.run(Path(arguments.data), Path(place), is_mended))
+                runs.append(case.run(Path(arguments.data), Path(place), is_mended))
+        if against := case.verdict(*runs):
+            raise SystemExit(f"error: {case.name}: {against}")
+        found = {"failed": told(runs[0]), "mended": told(runs[1])}
         draw(case, found)
         done[case.name] = {**found, "seconds": round(time.perf_counter() - start)}
         with replacing(RESULTS) as part:

@@ -32,6 +32,10 @@ Files = dict[str, bytes]
 # ---- runs
 
 
+# What the doctor saw begins anew where a run is gone on with; the others are drawn of the log.
+ABOUT = (".lock", "curves.png", "doctor.json", "report.html")
+
+
 class Place(NamedTuple):
     """A folder with a run file and its data, and what a run of it leaves."""
 
@@ -54,12 +58,12 @@ class Place(NamedTuple):
         return "--resume" if steps(self.checkpoints) else "--overwrite"
 
     def made(self) -> Files:
-        """All that is there, but for timings, where it is, and the picture drawn of the log."""
+        """All that is there, but for timings, where it is, and what is only about the run."""
         here = str(self.folder).encode()
         found = {
             str(path.relative_to(self.run)): path.read_bytes().replace(here, b"")
             for path in self.run.rglob("*")
-            if path.is_file() and path.name not in (".lock", "curves.png")
+            if path.is_file() and path.name not in ABOUT
         }
         if "log.jsonl" in found:
             lines = [json.loads(line) for line in found["log.jsonl"].splitlines()]
@@ -193,7 +197,7 @@ def test_what_is_forked_computes_what_the_command_does(
     names = {name.partition("/")[0] for name in whole.made()}
     assert names == {
         "checkpoints", "best", "model", "log.jsonl", "rejected.csv", "results.json", "run.json",
-        "split.json",
+        "split.json", "examples.json",
     }  # fmt: skip
 
 

@@ -5,7 +5,9 @@ the same faults on real texts and a real BERT are in test_training_failures.py.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -511,3 +513,35 @@ def test_odd_batches_never_stop_a_loop(logits: Tensor, labels: Tensor) -> None:
     doctor.step(loss=1.0)
     doctor.evaluation({"loss": math.nan})
     doctor.evaluation({}, confusion=torch.zeros(3, 3))
+
+
+class Logits(NamedTuple):
+    logits: Tensor
+
+
+class Outputs(nn.Module):
+    """Gives its logits by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.toy = Toy(3)
+
+    def forward(self, ids: Tensor) -> Logits:
+        return Logits(self.toy(ids))
+
+
+def test_the_loop_of_the_page_runs() -> None:
+    page = Path(__file__).resolve().parent.parent / "docs" / "training-failures.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (source,) = [block for block in blocks if "for batch, labels in loader" in block]
+    model = Outputs()
+    some = [
+        ({"ids": each.ids}, each.labels) for _, each in zip(range(8), batches(rows()), strict=False)
+    ]
+    names: dict[str, Any] = {
+        "torch": torch, "model": model, "loader": some,
+        "optimizer": torch.optim.AdamW(model.parameters(), lr=3e-3),
+    }  # fmt: skip
+    exec(compile(source, str(page), "exec"), names)
+    assert names["doctor"].history.step == 8
+    assert not names["doctor"].findings

@@ -25,26 +25,29 @@ def cases() -> Any:
 
 
 CASES = cases()
+# What is run here takes seconds each; `scripts/training_failures.py` runs all, and fails alike.
+QUICK = (
+    "The rate is too high",
+    "An ignore_index that is a class",
+    "Rows in the order of their labels",
+    "No zero_grad",
+    "The optimizer lacks the head",
+    "Padding to a fixed length without a mask",
+    "Evaluation mode while training",
+    "Tags of padding count",
+    "The loss is NaN",
+)
 
 
 # What the faults themselves do is not to be told by torch: a user may not see its warning.
 @pytest.mark.filterwarnings("ignore:Using a target size")
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+@pytest.mark.parametrize("case", [c for c in CASES if c.name in QUICK], ids=lambda c: c.name)
 def test_the_cause_is_named_first_and_its_remedy_mends(
     case: Any, data: Path, tmp_path: Path
 ) -> None:
     failed = case.run(data, tmp_path / "failed", False)
-    first = failed.findings[0]
-    assert first["name"] == case.finding, [each["name"] for each in failed.findings]
-    assert first["severity"] in ("warning", "error")
     mended = case.run(data, tmp_path / "mended", True)
-    assert case.finding not in [each["name"] for each in mended.findings]
-    better = (
-        mended.figure < failed.figure if case.lower_is_better else mended.figure > failed.figure
-    )
-    assert better or case.lies, (failed.figure, mended.figure)
-    if case.lies:
-        assert failed.figure > mended.figure
+    assert case.verdict(failed, mended) == ""
 
 
 def test_there_are_enough_of_them_and_the_page_has_each() -> None:
@@ -54,3 +57,4 @@ def test_there_are_enough_of_them_and_the_page_has_each() -> None:
     for case in CASES:
         assert f"## {case.name}\n" in page
         assert results[case.name]["failed"]["findings"][0]["name"] == case.finding
+    assert set(QUICK) <= {case.name for case in CASES}

@@ -77,7 +77,12 @@ def left(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"search": json.loads((folder / "tune.json").read_text())}
     for path in sorted((folder / "trials").rglob("*")):
         name = str(path.relative_to(folder))
-        if path.is_file() and path.suffix != ".png" and path.name not in (".lock", "run.json"):
+        about = path.suffix in (".png", ".html") or path.name in (
+            ".lock",
+            "run.json",
+            "doctor.json",
+        )
+        if path.is_file() and not about:
             text = path.read_bytes().replace(str(folder.parent).encode(), b"")
             if path.name == "log.jsonl":
                 text = re.sub(rb'"seconds": [^}]*', b"", text)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from minibert.doctor.live import Doctor
 from minibert.doctor.signals import Kind
+from minibert.errors import RunError
 from minibert.training.evaluation import Evaluation
 from minibert.training.examples import Batch
 from minibert.training.json_file import write_json
@@ -68,6 +69,7 @@ class Checkup(Observer):
             stop_on=stop_on,
         )
         self._path = None if folder is None else folder / FILE
+        self._say = say
         self._facts = dict(facts or {})
         self._before: dict[str, Any] = {"findings": [], "looks": []}
         if folder is not None and trainer.step:
@@ -143,7 +145,10 @@ class Checkup(Observer):
             "facts": self._facts,
             "looks": [*self._before["looks"], *looks],
         }
-        write_json(self._path, values)
+        try:
+            write_json(self._path, values)
+        except RunError as error:  # it is about the run, and no part of it
+            self._say(f"warning: {error}")
 
     def close(self) -> None:
         self.doctor.close()
