@@ -43,7 +43,7 @@ def main() -> None:
     run(python, "-m", "pytest", "-q", *slow, env={**os.environ, "OMP_NUM_THREADS": "1"})
     say("testing the wheel")
     test_wheel(python)
-    reference = ensure(".venv-reference", {"test", "reference", "train"})
+    reference = ensure(".venv-reference", {"test", "reference", "train", "tune"})
     say("testing against transformers and sentence-transformers")
     run(reference, "-m", "pytest", "-q", "-m", "reference")
 

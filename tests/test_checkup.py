@@ -21,6 +21,8 @@ from minibert.training.rehearsal import rehearse
 from minibert.training.run import set_up, train
 from minibert.training.run_config import RunConfig
 
+pytestmark = pytest.mark.slow  # whole runs, seconds each
+
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -125,7 +127,6 @@ def test_what_was_seen_before_a_stop_stands_beside_what_comes(small: Path, tmp_p
     assert found["facts"]["train: examples"] == "320"
 
 
-@pytest.mark.slow
 def test_a_torn_file_of_the_doctor_is_no_obstacle(small: Path, tmp_path: Path) -> None:
     run = settings(small, tmp_path)
     train(run, observers=[Stop(12)])
@@ -135,7 +136,6 @@ def test_a_torn_file_of_the_doctor_is_no_obstacle(small: Path, tmp_path: Path) -
     assert saved(tmp_path)["looks"][0]["step"] == 15
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "data", "tables"),
     [

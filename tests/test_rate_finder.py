@@ -18,6 +18,8 @@ from minibert.training.rate_finder import RateSearch, exponential, find_rate, ju
 from minibert.training.run import Setup
 from minibert.training.run_config import RunConfig
 
+pytestmark = pytest.mark.slow  # whole runs, seconds each
+
 RATES = [10 ** (-7 + 7 * i / 99) for i in range(100)]
 
 

@@ -29,6 +29,8 @@ from minibert.training.run_config import RunConfig
 from minibert.training.search_space import Space, space_of
 from minibert.training.tuning import Search, trial_folder, tune
 
+pytestmark = pytest.mark.slow  # whole runs, seconds each
+
 RATES = {"optimizer.learning_rate": {"low": 1e-4, "high": 3e-2, "log": True}}
 TOML = """
 task = "binary"
@@ -104,7 +106,6 @@ def states(folder: Path) -> list[TrialState]:
 # ---- what it leaves
 
 
-@pytest.mark.slow
 def test_grid_tries_all_and_keeps_the_model_of_the_best(encoder: Path, tmp_path: Path) -> None:
     run = a_run(encoder, tmp_path)
     space = space_of({"optimizer.learning_rate": [1e-6, 1e-2], "training.batch_size": [4, 8]}, run)
@@ -144,7 +145,6 @@ def test_grid_tries_all_and_keeps_the_model_of_the_best(encoder: Path, tmp_path:
     assert sum(line.startswith("trial ") for line in said) == 4
 
 
-@pytest.mark.slow
 def test_search_that_goes_on_is_that_which_never_stopped(encoder: Path, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
@@ -164,7 +164,6 @@ def test_search_that_goes_on_is_that_which_never_stopped(encoder: Path, tmp_path
     assert left(tmp_path / "parts" / "run") == left(tmp_path / "whole" / "run")
 
 
-@pytest.mark.slow
 def test_trial_that_was_stopped_has_failed_and_is_done_anew(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +186,6 @@ def test_trial_that_was_stopped_has_failed_and_is_done_anew(
     assert states(tmp_path / "run") == [complete, failed, complete, complete]
 
 
-@pytest.mark.slow
 def test_trial_below_the_median_is_pruned(encoder: Path, tmp_path: Path) -> None:
     run = a_run(encoder, tmp_path)
     found = tune(run, space=rates(run, 9e-3, 1e-2, 1.1e-2, 1.2e-2, 1.3e-2, 1e-9), method="grid")
@@ -257,7 +255,6 @@ def test_what_trials_cannot_be_compared_by_is_refused(encoder: Path, tmp_path: P
         tune(run, n_trials=0)
 
 
-@pytest.mark.slow
 def test_folder_of_another_search_is_refused_unless_it_is_to_go(
     encoder: Path, tmp_path: Path
 ) -> None:
@@ -328,7 +325,6 @@ def test_command_prints_trials_and_the_settings_of_the_best(
     assert "stopped; started again, the same command goes on" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_search_that_is_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
@@ -357,7 +353,6 @@ def test_search_that_is_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
     assert set(found) <= {TrialState.COMPLETE, TrialState.FAIL}
 
 
-@pytest.mark.slow
 def test_trial_that_was_killed_has_failed_and_is_done_anew(tmp_path: Path) -> None:
     folder = a_file(tmp_path)
     args = ["tune", str(folder / "run.toml"), "--trials", "3", "--method", "random"]
