@@ -39,7 +39,7 @@ def main() -> None:
     run(python, "-m", "pytest", "-q")
     say("testing what is slow: processes that are killed, examples, large files")
     # Most of them wait for processes: two at once, each on a thread of its own.
-    slow = ("-m", "slow and not reference", "-n", "2", "--dist", "loadfile")
+    slow = ("-m", "slow and not reference", "-n", "2")
     run(python, "-m", "pytest", "-q", *slow, env={**os.environ, "OMP_NUM_THREADS": "1"})
     say("testing the wheel")
     test_wheel(python)

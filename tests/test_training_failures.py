@@ -28,13 +28,8 @@ CASES = cases()
 # What is run here takes seconds each; `scripts/training_failures.py` runs all, and fails alike.
 QUICK = (
     "The rate is too high",
-    "An ignore_index that is a class",
-    "Rows in the order of their labels",
     "No zero_grad",
-    "The optimizer lacks the head",
     "Padding to a fixed length without a mask",
-    "Evaluation mode while training",
-    "Tags of padding count",
     "The loss is NaN",
 )
 
