@@ -11,7 +11,6 @@ import csv
 import json
 import math
 import random
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,19 +128,6 @@ def wnut17(data: Path, n: int) -> list[tuple[list[str], list[str]]]:
     found = [([p[0] for p in pair], [p[1].strip() for p in pair]) for pair in pairs if pair]
     random.Random(0).shuffle(found)
     return found[:n]
-
-
-def movie_reviews(data: Path, n: int) -> list[Row]:
-    with zipfile.ZipFile(data / "movie_reviews" / "movie_reviews.zip") as archive:
-        names = [name for name in archive.namelist() if name.endswith(".txt")]
-        random.Random(0).shuffle(names)
-        return [
-            {
-                "text": archive.read(name).decode("latin-1"),
-                "label": "pos" if "/pos/" in f"/{name}" else "neg",
-            }
-            for name in names[:n]
-        ]
 
 
 def _some(rows: list[Row], n: int) -> list[Row]:
@@ -365,10 +351,11 @@ def loop_case(
             labels = (labels - labels.mean()) / labels.std()
         elif numbers:
             labels = labels * 20  # from 0 to 100
-        if on.get("sigmoid") is not None or switches.get("sigmoid"):
+        bce = "sigmoid" in switches
+        if bce:
             labels = labels.float()
         loop = Loop([row["text"] for row in found], labels, n_labels)
-        return _loop(loop, n_updates, rate, on, bce=bool(switches.get("sigmoid")), numbers=numbers)
+        return _loop(loop, n_updates, rate, on, bce=bce, numbers=numbers)
 
     return run
 
@@ -408,8 +395,7 @@ def _loop(
         spread = sum(each.target_spread for each in history.last(20)) / 20
         return result(doctor, losses, history.spread(20) / spread)
     if bce:
-        with torch.no_grad():
-            return result(doctor, losses, doctor.history.plain_loss(20) if on else losses[-1])
+        return result(doctor, losses, doctor.history.loss(20))
     return result(doctor, losses, accuracy(doctor))
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from failure_cases import CASES, Case, Result
 
 from minibert.files import replacing
+from minibert.training.curves import smoothed
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "training-failures.md"
@@ -131,13 +132,14 @@ def draw(case: Case, found: Mapping[str, Any]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 2.6), layout="constrained")
-    for name, colour in (("failed", "tab:red"), ("mended", "tab:blue")):
-        losses = [float("nan") if loss is None else loss for loss in found[name]["losses"]]
-        axes.plot(range(1, len(losses) + 1), losses, color=colour, alpha=0.25, linewidth=1)
-        axes.plot(
-            range(1, len(losses) + 1), smoothed(losses), color=colour,
-            label={"failed": "as it failed", "mended": "mended"}[name],
-        )  # fmt: skip
+    for name, colour, label in (
+        ("failed", "tab:red", "as it failed"),
+        ("mended", "tab:blue", "mended"),
+    ):
+        losses = [loss for loss in found[name]["losses"] if loss is not None]
+        steps = range(1, len(losses) + 1)
+        axes.plot(steps, losses, color=colour, alpha=0.25, linewidth=1)
+        axes.plot(steps, smoothed(losses, 9), color=colour, label=label)
     first = found["failed"]["findings"][0]
     if first["step"]:
         axes.axvline(first["step"], color="0.5", linestyle=":", linewidth=1)
@@ -150,14 +152,6 @@ def draw(case: Case, found: Mapping[str, Any]) -> None:
     with replacing(PICTURES / f"{slug(case)}.png") as part:
         figure.savefig(part, dpi=110, format="png")
     pyplot.close(figure)
-
-
-def smoothed(losses: list[float]) -> list[float]:
-    """A running mean over about ten updates."""
-    found: list[float] = []
-    for loss in losses:
-        found.append(loss if not found else 0.8 * found[-1] + 0.2 * loss)
-    return found
 
 
 if __name__ == "__main__":
