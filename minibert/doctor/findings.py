@@ -85,7 +85,16 @@ def finding(
     )
 
 
+def rank(name: str, severity: str) -> tuple[bool, bool, int]:
+    """Where a finding stands: in the order of the catalogue, what is only worth knowing behind it.
+
+    One that the catalogue does not know comes last.
+    """
+    names = list(CATALOGUE)
+    known = name in names
+    return not known, severity == "info", names.index(name) if known else 0
+
+
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
-    """Root causes first: in the order of the catalogue, what is only worth knowing behind it."""
-    place = {name: number for number, name in enumerate(CATALOGUE)}
-    return sorted(findings, key=lambda each: (each.severity == "info", place[each.name]))
+    """Root causes first."""
+    return sorted(findings, key=lambda each: rank(each.name, each.severity))

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minibert.doctor.catalogue import CATALOGUE
-from minibert.doctor.findings import SEVERITIES
+from minibert.doctor.findings import rank
 from minibert.training.checkup import FILE as DOCTOR
 from minibert.training.curves import Curve, RunLog, best_of, shown_figures
 from minibert.training.run_config import RunConfig
@@ -199,17 +198,10 @@ def _examined(values: Any) -> Examined:
         for look in values["looks"]
     ]
     return Examined(
-        findings=tuple(sorted(findings, key=_rank)),
+        findings=tuple(sorted(findings, key=lambda each: rank(each.name, each.severity))),
         facts=tuple((str(name), str(fact)) for name, fact in values["facts"].items()),
         looks=tuple(sorted(looks, key=lambda look: look[0])),
     )
-
-
-def _rank(noted: Noted) -> tuple[int, int]:
-    """Root causes first, as the doctor has them; what it knows no more comes last."""
-    names = list(CATALOGUE)
-    severity = SEVERITIES.index(noted.severity) if noted.severity in SEVERITIES else len(SEVERITIES)
-    return severity, names.index(noted.name) if noted.name in names else len(names)
 
 
 def _results(values: Any) -> Results:
