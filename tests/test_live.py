@@ -7,6 +7,7 @@ the same faults on real texts and a real BERT are in test_training_failures.py.
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,9 +100,7 @@ def run(
     settings = {"pretrained": False, **settings}
     doctor = Doctor(model, optimizer, say=lambda line: None, **settings)
     torch.manual_seed(3)
-    for n, batch in enumerate(batches(data, shuffled=shuffled)):
-        if n == steps:
-            break
+    for batch in islice(batches(data, shuffled=shuffled), steps):
         logits = answer(model(batch.ids))
         labels = target(batch.labels)
         loss = loss_of(logits, labels)
@@ -249,7 +248,7 @@ def test_it_changes_neither_weights_nor_gradients_nor_random_numbers() -> None:
         model = Toy(3)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         doctor = Doctor(model, optimizer, say=lambda line: None) if watched else None
-        for _, batch in zip(range(25), batches(rows()), strict=False):
+        for batch in islice(batches(rows()), 25):
             logits = model(batch.ids)
             loss = F.cross_entropy(logits, batch.labels)
             loss.backward()
@@ -271,7 +270,7 @@ def test_padding_that_no_mask_hides_is_found() -> None:
 def test_a_mask_the_wrong_way_round_is_found() -> None:
     model = Toy(3)
     doctor = Doctor(model, say=lambda line: None)
-    for _, batch in zip(range(10), batches(rows()), strict=False):
+    for batch in islice(batches(rows()), 10):
         ids = torch.cat([batch.ids, torch.zeros(16, 4, dtype=torch.long)], 1)
         logits = model(ids, attention_mask=(ids == 0).long())
         doctor.step(loss=F.cross_entropy(logits, batch.labels), logits=logits, labels=batch.labels)
@@ -282,7 +281,7 @@ def test_a_mask_the_wrong_way_round_is_found() -> None:
 def test_a_mask_is_seen_by_its_place_too() -> None:
     model = Toy(3)
     doctor = Doctor(model, say=lambda line: None)
-    for _, batch in zip(range(10), batches(rows()), strict=False):
+    for batch in islice(batches(rows()), 10):
         ids = torch.cat([batch.ids, torch.zeros(16, 4, dtype=torch.long)], 1)
         logits = model(ids, (ids != 0).long())
         doctor.step(loss=F.cross_entropy(logits, batch.labels), logits=logits, labels=batch.labels)
@@ -295,7 +294,7 @@ def test_padding_under_a_mask_is_no_fault() -> None:
     padded = torch.cat([data.ids, torch.zeros(len(data.ids), 10, dtype=torch.long)], 1)
     doctor = Doctor(model, say=lambda line: None)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _, batch in zip(range(80), batches(Rows(padded, data.labels)), strict=False):
+    for batch in islice(batches(Rows(padded, data.labels)), 80):
         logits = model(batch.ids, attention_mask=(batch.ids != 0).long())
         loss = F.cross_entropy(logits, batch.labels)
         loss.backward()
@@ -311,7 +310,7 @@ def test_labels_on_padding_are_found() -> None:
     table, head = nn.Embedding(N_WORDS, WIDTH), nn.Linear(WIDTH, 3)
     model = nn.Sequential(table, head)
     doctor = Doctor(model, say=lambda line: None)
-    for _, batch in zip(range(10), batches(rows()), strict=False):
+    for batch in islice(batches(rows()), 10):
         ids = torch.cat([batch.ids, torch.zeros(16, 4, dtype=torch.long)], 1)
         labels = torch.zeros_like(ids)
         labels[:, 0] = batch.labels
@@ -396,7 +395,7 @@ def test_each_finding_is_told_once_with_numbers_reason_and_setting() -> None:
     model = Toy(3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3.0)
     doctor = Doctor(model, optimizer, say=lines.append)
-    for _, batch in zip(range(60), batches(rows()), strict=False):
+    for batch in islice(batches(rows()), 60):
         logits = model(batch.ids)
         loss = F.cross_entropy(logits, batch.labels)
         loss.backward()
@@ -535,9 +534,7 @@ def test_the_loop_of_the_page_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     (source,) = [block for block in blocks if "for batch, labels in loader" in block]
     model = Outputs()
-    some = [
-        ({"ids": each.ids}, each.labels) for _, each in zip(range(8), batches(rows()), strict=False)
-    ]
+    some = [({"ids": each.ids}, each.labels) for each in islice(batches(rows()), 8)]
     names: dict[str, Any] = {
         "torch": torch, "model": model, "loader": some,
         "optimizer": torch.optim.AdamW(model.parameters(), lr=3e-3),

@@ -43,12 +43,14 @@ class Watch:
 
     def follow(self, width: int) -> None:
         """Look at the last linear map with so many outputs: the one that gives the logits."""
+        if self.head is not None:
+            return
         found = [
             module
             for module in self._model.modules()
             if isinstance(module, nn.Linear) and module.out_features == width
         ]
-        if found and self.head is None:
+        if found:
             self.head = found[-1]
             self._handles.append(self.head.register_forward_hook(self._after_head))
 

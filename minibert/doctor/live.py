@@ -16,6 +16,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch.nn.functional as F
@@ -301,7 +302,7 @@ class Doctor:
         return found
 
     def _membership(self) -> list[Finding | None]:
-        """Which parameters the optimizer holds, and which modules are in which mode."""
+        """Which parameters the optimizer holds."""
         trained = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
         held = parameters_of(self.optimizer)
         if not trained or (held is not None and not any(id(p) in held for _, p in trained)):
@@ -367,8 +368,7 @@ class Doctor:
         if len(self._bias) < 12:
             return None
         grown = [
-            _fit(now - before, expected)
-            for (before, _), (now, expected) in zip(self._bias, self._bias[1:], strict=False)
+            _fit(now - before, expected) for (before, _), (now, expected) in pairwise(self._bias)
         ]
         alone = [_fit(now, expected) for now, expected in self._bias[1:]]
         if _is_steady(grown) and not _is_steady(alone):
