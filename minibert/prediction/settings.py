@@ -29,6 +29,7 @@ FILE = "minibert.json"
 # Which command, and class, predicts what.
 CLASSIFIED: tuple[str, ...] = ("binary", "multiclass", "multilabel")
 COMPARED: tuple[str, ...] = ("similarity", "contrastive")
+OF_TEXTS: tuple[str, ...] = (*CLASSIFIED, "regression")  # one answer a text, or a pair
 TAKERS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(CLASSIFIED, ("minibert classify", "TextClassifier")),
     **dict.fromkeys(("regression", *COMPARED), ("minibert score", "TextScorer")),

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from minibert.errors import DataError, RunError
-from minibert.prediction.settings import CLASSIFIED
+from minibert.prediction.settings import OF_TEXTS
 from minibert.tokenizer import Tokenizer
 from minibert.training.dialect import Dialect
 from minibert.training.encoding import Cut, Encoded, encode_rows
@@ -30,7 +30,6 @@ from minibert.training.splits import split
 from minibert.training.tags import convert, detect
 
 _PARTS = ("train", "validation", "test")
-_ROWS_KEPT = (*CLASSIFIED, "regression")  # tasks whose worst answers are shown with their rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +93,7 @@ def read_dataset(run: RunConfig, tokenizer: Tokenizer) -> Dataset:
         ],
         cuts=cuts,
         validation_rows=good_rows["validation"][0]
-        if "validation" in good_rows and run.task in _ROWS_KEPT
+        if "validation" in good_rows and run.task in OF_TEXTS
         else (),
     )
 

@@ -16,6 +16,7 @@ from minibert.doctor.findings import Finding, finding
 from minibert.tokenizer import Tokenizer
 from minibert.training.dataset import Dataset
 from minibert.training.examples import Examples
+from minibert.training.labels import counts
 from minibert.training.losses import IGNORED
 from minibert.training.run_config import RunConfig, flat
 
@@ -40,6 +41,7 @@ _USUAL: dict[str, tuple[float, float, str]] = {
     "augmentation.mask": (0.0, 0.4, "0.1"),
 }
 _MUCH = 2000  # examples: enough for a whole encoder to be fine-tuned on
+_Key = tuple[tuple[int, ...], ...]
 _LENGTHS = (32, 64, 128, 256, 512)
 
 
@@ -53,19 +55,21 @@ class Preflight:
 
 def preflight(run: RunConfig, data: Dataset, tokenizer: Tokenizer) -> Preflight:
     """Look at all examples, and at the settings that go with them."""
+    unknown, pieces = _shares(data.train, tokenizer)
+    keys = _keys(data.train)
     checks = [
         _empty(data.train),
         _alike(data.train),
-        _vocabulary(data.train, tokenizer),
+        _vocabulary(unknown, pieces),
         _cut(run, data),
-        _repeated(run, data),
-        _conflicts(run, data.train),
+        _repeated(run, data, keys),
+        _conflicts(run, data.train, keys),
         _rate(run),
         _frozen(run, data.train),
         _extreme(run),
         _few_updates(run, data.train),
         _small_validation(data),
-        _same_rows(run, data.train),
+        _same_rows(run, data.train, keys),
     ]
     if run.task in ("regression", "similarity"):
         checks.append(_outliers(data.train))
@@ -75,10 +79,13 @@ def preflight(run: RunConfig, data: Dataset, tokenizer: Tokenizer) -> Preflight:
         ]  # fmt: skip
     if run.task in (*_CLASSES, "multilabel"):
         checks.append(_balance(run, data))
-    return Preflight([each for each in checks if each is not None], facts(run, data, tokenizer))
+    found = _facts(run, data)
+    found["unknown tokens"] = f"{unknown:.2%}"
+    found["tokens that go on with a word"] = f"{pieces:.1%}"
+    return Preflight([each for each in checks if each is not None], found)
 
 
-def facts(run: RunConfig, data: Dataset, tokenizer: Tokenizer) -> dict[str, str]:
+def _facts(run: RunConfig, data: Dataset) -> dict[str, str]:
     """Figures of the data, by what they are called."""
     found = {}
     for name, examples in _sides_of(data).items():
@@ -91,12 +98,9 @@ def facts(run: RunConfig, data: Dataset, tokenizer: Tokenizer) -> dict[str, str]
     fits = [n for n in _LENGTHS if (longest > n).mean() <= 0.001]
     if run.task != "masked_lm" and not data.cuts["train"].cut_texts and fits:
         found["max_length"] = f"{run.data.max_length}; {fits[0]} would cut hardly any text"
-    unknown, pieces = _shares(data.train, tokenizer)
-    found["unknown tokens"] = f"{unknown:.2%}"
-    found["tokens that go on with a word"] = f"{pieces:.1%}"
     if run.task in _CLASSES:
-        counts = Counter(_classes(data.train))
-        listed = [f"{_name(data, label)} {n:,}" for label, n in counts.most_common(12)]
+        most = Counter(_classes(data.train)).most_common(12)
+        listed = [f"{_name(data, label)} {n:,}" for label, n in most]
         found["labels of train"] = ", ".join(listed)
     return found
 
@@ -119,7 +123,7 @@ def _empty(examples: Examples) -> Finding | None:
 
 
 def _alike(examples: Examples) -> Finding | None:
-    n, distinct = len(examples.ids), len(set(map(tuple, examples.ids)))
+    n, distinct = len(examples.ids), len(set(examples.alike))
     if n < _ENOUGH or distinct > 0.1 * n:
         return None
     return finding(
@@ -129,8 +133,7 @@ def _alike(examples: Examples) -> Finding | None:
     )
 
 
-def _vocabulary(examples: Examples, tokenizer: Tokenizer) -> Finding | None:
-    unknown, pieces = _shares(examples, tokenizer)
+def _vocabulary(unknown: float, pieces: float) -> Finding | None:
     if unknown < 0.02 and pieces < 0.45:
         return None
     return finding(
@@ -170,17 +173,17 @@ def _cut(run: RunConfig, data: Dataset) -> Finding | None:
     )
 
 
-def _repeated(run: RunConfig, data: Dataset) -> Finding | None:
+def _repeated(run: RunConfig, data: Dataset, keys: Sequence[_Key]) -> Finding | None:
     """Texts of validation or test that are among those of train."""
     if run.task == "masked_lm":
         return None
-    known = {_key(data.train, row) for row in range(len(data.train))}
+    known = set(keys)
     told = []
     worst = 0.0
     for name, examples in _sides_of(data).items():
         if name == "train":
             continue
-        n = sum(_key(examples, row) in known for row in range(len(examples)))
+        n = sum(key in known for key in _keys(examples))
         share = n / len(examples)
         worst = max(worst, share)
         told.append(f"{n:,} of the {len(examples):,} of {name} ({share:.1%})")
@@ -193,17 +196,14 @@ def _repeated(run: RunConfig, data: Dataset) -> Finding | None:
     )
 
 
-def _conflicts(run: RunConfig, examples: Examples) -> Finding | None:
+def _conflicts(run: RunConfig, examples: Examples, keys: Sequence[_Key]) -> Finding | None:
     """Equal texts with different targets."""
     if run.task in ("masked_lm", "contrastive", "spans"):
         return None
-    targets: dict[Any, set[str]] = {}
-    counts: Counter[Any] = Counter()
-    for row, target in enumerate(examples.targets):
-        key = _key(examples, row)
-        targets.setdefault(key, set()).add(repr(target))
-        counts[key] += 1
-    rows = sum(counts[key] for key, found in targets.items() if len(found) > 1)
+    targets: dict[_Key, list[str]] = {}
+    for key, target in zip(keys, examples.targets, strict=True):
+        targets.setdefault(key, []).append(repr(target))
+    rows = sum(len(found) for found in targets.values() if len(set(found)) > 1)
     share = rows / len(examples)
     if not rows:
         return None
@@ -215,11 +215,11 @@ def _conflicts(run: RunConfig, examples: Examples) -> Finding | None:
     )
 
 
-def _same_rows(run: RunConfig, examples: Examples) -> Finding | None:
+def _same_rows(run: RunConfig, examples: Examples, keys: Sequence[_Key]) -> Finding | None:
     """Examples of train that stand there before, with the same target."""
     if run.task in ("masked_lm", "spans") or len(examples) < _ENOUGH:
         return None
-    known = {(_key(examples, row), repr(target)) for row, target in enumerate(examples.targets)}
+    known = set(zip(keys, map(repr, examples.targets), strict=True))
     n = len(examples) - len(known)
     share = n / len(examples)
     if share < 0.05:
@@ -280,19 +280,17 @@ def _outliers(examples: Examples) -> Finding | None:
 
 
 def _balance(run: RunConfig, data: Dataset) -> Finding | None:
-    if run.task == "multilabel":
-        counts = np.array(data.train.targets, dtype=float).sum(0)
-    else:
-        counts = np.bincount(_classes(data.train), minlength=len(data.labels)).astype(float)
-    if len(counts) < 2 or counts.max() <= 4 * max(1.0, counts.min()):
+    targets = data.train.targets if run.task == "multilabel" else _classes(data.train)
+    found = np.array(counts(targets, len(data.labels)))
+    if len(found) < 2 or found.max() <= 4 * max(1, found.min()):
         return None
-    most, least = int(counts.argmax()), int(counts.argmin())
+    most, least = int(found.argmax()), int(found.argmin())
     several = run.task == "multilabel" or run.head.num_labels == 1
     key = "loss.pos_weight" if several else "loss.class_weights"
     return finding(
         "classes-unequal",
-        f"{_name(data, most)!r} is there {int(counts[most]):,} times, {_name(data, least)!r} "
-        f"{int(counts[least]):,} times",
+        f"{_name(data, most)!r} is there {found[most]:,} times, {_name(data, least)!r} "
+        f"{found[least]:,} times",
         settings={key: '"balanced"'},
     )
 
@@ -325,15 +323,15 @@ def _leak(run: RunConfig, data: Dataset, tokenizer: Tokenizer) -> Finding | None
     n_labels = int(labels.max()) + 1
     if n_labels > 100:
         return None
-    counts = _token_counts(data.train, labels, n_labels)
+    standing = _token_counts(data.train, labels, n_labels)
     sizes = np.bincount(labels, minlength=n_labels).astype(float)
-    total = counts.sum(0)
+    total = standing.sum(0)
     for label in np.argsort(-sizes):
         others = len(labels) - sizes[label]
         if sizes[label] < 20 or others < 20:
             continue
-        inside = counts[label] / sizes[label]
-        outside = (total - counts[label]) / others
+        inside = standing[label] / sizes[label]
+        outside = (total - standing[label]) / others
         told = (inside >= 0.98) & (outside <= 0.02)
         told[list(tokenizer.special_ids)] = False
         if told.any():
@@ -350,7 +348,6 @@ def _token_counts(
     examples: Examples, labels: npt.NDArray[Any], n_labels: int
 ) -> npt.NDArray[np.float64]:
     """In how many texts of each label each token stands: `(labels, tokens)`."""
-    n_parts = examples.n_parts
     ids = [
         np.unique(np.concatenate([np.array(examples.ids[i]) for i in examples.sequences(row)]))
         for row in range(len(examples))
@@ -358,7 +355,6 @@ def _token_counts(
     flat = np.concatenate(ids)
     rows = np.repeat(labels, [len(each) for each in ids])
     n_tokens = int(flat.max()) + 1
-    assert n_parts == 1 or len(ids) == len(examples)
     counted = np.bincount(rows * n_tokens + flat, minlength=n_labels * n_tokens)
     return counted.reshape(n_labels, n_tokens).astype(float)
 
@@ -443,6 +439,9 @@ def _name(data: Dataset, label: int) -> str:
     return data.labels[label] if label < len(data.labels) else str(label)
 
 
-def _key(examples: Examples, row: int) -> tuple[Sequence[int], ...]:
-    """The same for examples that are the same to the network."""
-    return tuple(tuple(examples.ids[each]) for each in examples.sequences(row))
+def _keys(examples: Examples) -> list[_Key]:
+    """One for each example, the same where they are the same to the network."""
+    return [
+        tuple(tuple(examples.ids[each]) for each in examples.sequences(row))
+        for row in range(len(examples))
+    ]

@@ -8,7 +8,6 @@ Differs: the rate grows exponentially and not linearly, for its order of magnitu
     what is looked at are the losses of the batches, not accuracies of evaluations.
 """
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -155,14 +154,8 @@ def find_rate(
     )  # fmt: skip
     losses = _Losses(highest)
     with torch.random.fork_rng():
-        trial = Trainer(
-            copy.deepcopy(setup.model),
-            setup.task.objective,
-            setup.data.train,
-            run,
-            prepare=setup.task.prepare,
-            observers=[losses],
-            schedule=partial(exponential, start=lowest / highest),
+        trial = setup.trial(
+            run, observers=[losses], schedule=partial(exponential, start=lowest / highest)
         )
         try:
             trial.run()

@@ -3,11 +3,9 @@
 All of it on a copy of the network: weights and random numbers stay as they are.
 """
 
-import copy
 import resource
 import statistics
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +16,6 @@ from minibert.doctor.probe import part_of
 from minibert.training.checkup import Checkup
 from minibert.training.loop import Observer, StepRecord, Trainer
 from minibert.training.run import Setup
-from minibert.training.run_config import RunConfig
 
 _TIMED = 3  # updates, behind one that is not
 _MOST = 16  # examples that are learnt by heart
@@ -98,7 +95,7 @@ def _timed(setup: Setup) -> float:
     run = trainer.run_config
     epochs = (_TIMED + 1) / trainer.steps_per_epoch
     run = replace(run, training=replace(run.training, epochs=epochs))
-    _trial(setup, run, range(len(setup.data.train)), [records]).run()
+    setup.trial(run, observers=[records]).run()
     return statistics.median(each.seconds for each in records.all[1:] or records.all)
 
 
@@ -116,26 +113,11 @@ def _by_heart(setup: Setup) -> tuple[list[StepRecord], list[Finding]]:
         data=replace(run.data, sampling="none"),
         schedule=replace(run.schedule, name="constant", warmup_fraction=0.0),
     )  # fmt: skip
-    trial = _trial(setup, run, rows, [records])
+    trial = setup.trial(run, rows)
     checkup = Checkup(trial, setup.task, None, folder=None, say=lambda line: None)
     trial.observers = (records, checkup)
     trial.run()
     return records.all, [each for each in checkup.doctor.ranked() if each.name in _KEPT]
-
-
-def _trial(
-    setup: Setup, run: RunConfig, rows: Sequence[int], observers: Sequence[Observer]
-) -> Trainer:
-    """A loop over some of the examples, with a copy of the network."""
-    everything = len(rows) == len(setup.data.train)
-    return Trainer(
-        copy.deepcopy(setup.model),
-        setup.task.objective,
-        setup.data.train if everything else setup.data.train.taken(rows),
-        run,
-        prepare=setup.task.prepare,
-        observers=observers,
-    )
 
 
 def _mixed(setup: Setup, n: int) -> list[int]:

@@ -1,5 +1,6 @@
 """A training run from its file to a saved model: what `minibert train` does."""
 
+import copy
 import hashlib
 import signal
 import threading
@@ -27,7 +28,7 @@ from minibert.training.examples import Batch, Found
 from minibert.training.figures import Curves, TensorBoard
 from minibert.training.fresh import fresh_checkpoint
 from minibert.training.json_file import json_text, write_json
-from minibert.training.loop import Observer, Trainer
+from minibert.training.loop import Observer, Schedule, Trainer
 from minibert.training.metrics import Report
 from minibert.training.preflight import preflight
 from minibert.training.processes import together
@@ -175,6 +176,30 @@ class Setup:
     evaluations: dict[str, Evaluation | None]  # of "validation" and "test"
     trainer: Trainer
 
+    def trial(
+        self,
+        run: RunConfig,
+        rows: Sequence[int] | None = None,
+        *,
+        observers: Sequence[Observer] = (),
+        schedule: Schedule | None = None,
+    ) -> Trainer:
+        """A loop with settings of its own, on a copy of the network; it keeps nothing.
+
+        Args:
+            rows: which examples it is over; None for all.
+            schedule: in place of the one that the settings name.
+        """
+        return Trainer(
+            copy.deepcopy(self.model),
+            self.task.objective,
+            self.data.train if rows is None else self.data.train.taken(rows),
+            run,
+            prepare=self.task.prepare,
+            observers=observers,
+            schedule=schedule,
+        )
+
 
 def set_up(
     run: RunConfig,
@@ -248,13 +273,14 @@ def starting_folder(run: RunConfig, folder: Path, *, resume: bool, first: bool) 
 
 
 @contextmanager
-def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
-    """The folder of a run, for one process at a time.
+def alone_in(folder: Path, doing: str) -> Iterator[None]:
+    """A folder, made where it is not there, for one process at a time.
 
-    Raises: RunError where it holds a run already, or another process is at work in it.
+    Args:
+        doing: what another process is at there, as "training".
+
+    Raises: RunError where there is another one, or the folder cannot be written to.
     """
-    if resume and overwrite:
-        raise RunError("got resume and overwrite, expected one of them")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".lock").touch()
@@ -262,7 +288,19 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]
         raise RunError(f"{folder}: cannot be written to: {error.strerror}") from None
     with exclusive(folder / ".lock") as held:
         if not held:
-            raise RunError(f"{folder}: another process is training there; wait for it, or stop it")
+            raise RunError(f"{folder}: another process is {doing} there; wait for it, or stop it")
+        yield
+
+
+@contextmanager
+def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """The folder of a run, for one process at a time.
+
+    Raises: RunError where it holds a run already, or another process is at work in it.
+    """
+    if resume and overwrite:
+        raise RunError("got resume and overwrite, expected one of them")
+    with alone_in(folder, "training"):
         holds_run = (folder / "run.json").exists() or steps(folder / "checkpoints")
         if holds_run and not (resume or overwrite):
             raise RunError(

@@ -82,12 +82,7 @@ class RunConfig:
     def from_file(cls, path: str | Path) -> "RunConfig":
         """Read a run file; the paths in it are relative to it."""
         path = Path(path)
-        try:
-            values = tomllib.loads(path.read_bytes().decode("utf-8"))
-        except OSError as error:
-            raise RunError(f"{path}: cannot be read: {error.strerror}") from None
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-            raise RunError(f"{path}: is no TOML: {error}") from None
+        values = read_toml(path)
         try:
             return cls.from_dict(values, folder=path.parent)
         except RunError as error:
@@ -119,6 +114,19 @@ class RunConfig:
 
     def _in(self, folder: Path) -> "RunConfig":
         return dataclasses.replace(self, folder=folder)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a file.
+
+    Raises: RunError where it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RunError(f"{path}: is no TOML: {error}") from None
 
 
 def template(task: str) -> str:

@@ -11,14 +11,13 @@ is no part of it: the task, the rows, their labels, how they are split and which
 
 import itertools
 import math
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minibert.errors import RunError
-from minibert.training.run_config import RunConfig
+from minibert.training.run_config import RunConfig, read_toml
 from minibert.training.toml_text import assignment
 
 Value = str | bool | int | float
@@ -108,12 +107,7 @@ def read_space(path: str | Path, run: RunConfig) -> Space:
     Raises: RunError for a file that is no TOML, and as `space_of`.
     """
     path = Path(path)
-    try:
-        values = tomllib.loads(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RunError(f"{path}: is no TOML: {error}") from None
+    values = read_toml(path)
     try:
         return space_of(values, run)
     except RunError as error:

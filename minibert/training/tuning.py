@@ -11,7 +11,6 @@ leaves that was never stopped.
 """
 
 import contextlib
-import copy
 import json
 import math
 import zlib
@@ -25,13 +24,13 @@ import torch
 
 from minibert.columns import aligned
 from minibert.errors import MinibertError, RunError, TrainingError
-from minibert.files import discard, exclusive, sweep
+from minibert.files import discard, sweep
 from minibert.training.consultation import set_up_aside
 from minibert.training.json_file import write_json
 from minibert.training.loop import Observer, Trainer
 from minibert.training.metrics import LOWER_IS_BETTER, is_better
 from minibert.training.processes import together
-from minibert.training.run import Setup, train
+from minibert.training.run import Setup, alone_in, train
 from minibert.training.run_config import RunConfig, flat
 from minibert.training.search_picture import draw_search
 from minibert.training.search_space import (
@@ -223,14 +222,7 @@ def search_folder(folder: Path) -> Iterator[None]:
 
     Raises: RunError where another process is at work in it, or it cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".lock").touch()
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written to: {error.strerror}") from None
-    with exclusive(folder / ".lock") as held:
-        if not held:
-            raise RunError(f"{folder}: another process is at work there; wait for it, or stop it")
+    with alone_in(folder, "at work"):
         sweep(folder, "tune.json", "tune.png", "trials")
         yield
 
@@ -310,13 +302,7 @@ def _one_update(setup: Setup, run: RunConfig) -> None:
         data=replace(run.data, sampling="none"),
     )
     with torch.random.fork_rng():
-        Trainer(
-            copy.deepcopy(setup.model),
-            setup.task.objective,
-            setup.data.train.taken(rows),
-            run,
-            prepare=setup.task.prepare,
-        ).run()
+        setup.trial(run, rows).run()
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minibert.prediction.decisions import probabilities
-from minibert.prediction.settings import CLASSIFIED
+from minibert.prediction.settings import OF_TEXTS
 from minibert.training.examples import Batch, Examples, Found
 from minibert.training.metrics import Report
 from minibert.training.rows import Row
@@ -21,7 +21,6 @@ from minibert.training.tasks import Task
 from minibert.training.text_task import TextTask
 
 FILE = "examples.json"
-_TEXTS = (*CLASSIFIED, "regression")  # tasks that answer for a text
 _MOST_LABELS = 30  # of a confusion matrix that can still be read
 _MOST_CHARS = 1000  # of a text
 
@@ -96,7 +95,7 @@ class Answered:
 
 def has_answers(task: Task) -> bool:
     """Does it answer for a whole text, with classes, presences or a number?"""
-    return isinstance(task, TextTask) and task.name in _TEXTS
+    return isinstance(task, TextTask) and task.name in OF_TEXTS
 
 
 def examples_values(report: Report, worst: Sequence[Answered]) -> dict[str, Any]:
