@@ -30,6 +30,7 @@ import torch
 from minibert import Embedder
 from minibert.errors import MinibertError
 from minibert.files import replacing
+from minibert.training.checkup import FILE as DOCTOR
 from minibert.training.run import train
 from minibert.training.run_config import RunConfig
 from minibert.training.saved_run import SavedRun
@@ -279,8 +280,15 @@ def run(cell: Cell, data: Path, runs: Path, arguments: argparse.Namespace) -> di
     }
     if experiment.measure is not None:
         result |= experiment.measure(SavedRun(outcome.folder))
+    result["findings"] = findings_of(outcome.folder)
     versions = {name: version(name) for name in ("minibert", "torch")}
     return {**result, "seconds": round(seconds), "precision": arguments.precision} | versions
+
+
+def findings_of(folder: Path) -> list[dict[str, Any]]:
+    """What the doctor said of a run."""
+    found = json.loads((folder / DOCTOR).read_text(encoding="utf-8"))["findings"]
+    return [{key: each[key] for key in ("name", "severity", "step", "evidence")} for each in found]
 
 
 def read_results() -> dict[str, dict[str, Any]]:

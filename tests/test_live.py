@@ -324,6 +324,88 @@ def test_labels_on_padding_are_found() -> None:
     assert "padding-has-labels" in names(doctor)
 
 
+@pytest.mark.parametrize(
+    ("first", "label", "is_found"),
+    [
+        ([1] * 16, [2] * 16, True),
+        ([1] * 16, [-100] * 16, False),  # as it should be
+        ([1] * 16, [2] * 15 + [-100], False),
+        ([1] * 16, [1] * 16, False),  # what a network is to repeat, or to go on from
+        (list(range(1, 17)), [2] * 16, False),  # words: nothing stands before them
+    ],
+)
+def test_labels_on_the_token_that_begins_every_row_are_found(
+    first: list[int], label: list[int], is_found: bool
+) -> None:
+    model = nn.Sequential(nn.Embedding(N_WORDS, WIDTH), nn.Linear(WIDTH, 3))
+    doctor = Doctor(model, say=lambda line: None)
+    for batch in islice(batches(rows()), 5):
+        ids = torch.cat([torch.tensor(first)[:, None], batch.ids], 1)
+        labels = torch.full_like(ids, -100)
+        labels[:, 0] = torch.tensor(label)
+        labels[:, 1] = batch.labels
+        logits = model(ids)
+        doctor.step(
+            loss=F.cross_entropy(logits.flatten(0, 1), labels.flatten()),
+            logits=logits,
+            labels=labels,
+        )
+    assert ("labels-on-special-tokens" in names(doctor)) == is_found
+
+
+class Typed(nn.Module):
+    """Two texts, told apart by a type."""
+
+    def __init__(self, n_types: int = 2) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(N_WORDS, WIDTH, padding_idx=0)
+        self.token_type_embeddings = nn.Embedding(n_types, WIDTH)
+        self.classifier = nn.Linear(WIDTH, 3)
+
+    def forward(self, ids: Tensor, types: Tensor) -> Tensor:
+        hidden = self.word_embeddings(ids) + self.token_type_embeddings(types)
+        logits: Tensor = self.classifier(hidden.mean(1))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("ends", "of_second", "n_types", "is_found"),
+    [
+        (2, 0, 2, True),
+        (2, 1, 2, False),  # as it should be
+        (1, 0, 2, False),  # one text
+        (2, 0, 1, False),  # a network without types
+    ],
+)
+def test_pairs_whose_tokens_are_of_one_type_are_found(
+    ends: int, of_second: int, n_types: int, is_found: bool
+) -> None:
+    model = Typed(n_types)
+    doctor = Doctor(model, say=lambda line: None)
+    for batch in islice(batches(rows()), 5):
+        end = torch.full((16, 1), 9)
+        first = [batch.ids, end] if ends == 2 else [batch.ids]
+        ids = torch.cat([*first, batch.ids, end, torch.zeros_like(end)], 1)
+        types = torch.zeros_like(ids)
+        types[:, LENGTH + 1 :] = of_second
+        logits = model(ids, types)
+        doctor.step(loss=F.cross_entropy(logits, batch.labels), logits=logits, labels=batch.labels)
+    assert ("pairs-without-types" in names(doctor)) == is_found
+
+
+def test_a_rate_at_which_no_number_is_left_is_not_merely_divided() -> None:
+    def break_layer(model: Toy) -> None:
+        model.layers[0].register_forward_hook(lambda module, args, output: output * math.nan)
+
+    for rate, proposed in ((1e20, "1e-04"), (1e-4, "1e-05")):
+        (found,) = [
+            each
+            for each in run(change=break_layer, rate=rate).ranked()
+            if each.name == "not-finite"
+        ]
+        assert dict(found.settings) == {"optimizer.learning_rate": proposed}
+
+
 def test_a_value_that_is_no_number_is_traced_to_the_module_that_made_it() -> None:
     def break_layer(model: Toy) -> None:
         model.layers[0].register_forward_hook(lambda module, args, output: output * math.nan)

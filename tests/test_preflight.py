@@ -136,6 +136,25 @@ def test_unequal_labels_are_worth_knowing(tokenizer: Tokenizer) -> None:
     assert dict(found.findings[0].settings) == {"loss.pos_weight": '"balanced"'}
 
 
+@pytest.mark.parametrize(
+    ("metric", "n_frequent", "is_told"),
+    [("accuracy", 90, True), ("accuracy", 60, False), ("macro_f1", 90, False), (None, 90, False)],
+)
+def test_a_figure_that_hides_a_rare_class_is_told(
+    tokenizer: Tokenizer, metric: str | None, n_frequent: int, is_told: bool
+) -> None:
+    sides = [rows(), rows(100, seed=9)]
+    for side in sides:
+        for place, row in enumerate(side):
+            row["label"] = "neg" if place < len(side) * n_frequent / 100 else "pos"
+    found = look(tokenizer, {"training": {"metric": metric}}, sides[0], validation=sides[1])
+    told_it = [each for each in found.findings if each.name == "metric-hides-classes"]
+    assert bool(told_it) == is_told
+    for each in told_it:
+        assert "'neg' for every text of validation has 90.0%" in each.evidence
+        assert dict(each.settings) == {"training.metric": '"macro_f1"'}
+
+
 def test_rates_that_overwrite_pretraining_are_told(tokenizer: Tokenizer) -> None:
     for changes, expected in (
         ({"optimizer": {"learning_rate": 1e-3}}, ["rate-is-unusual"]),

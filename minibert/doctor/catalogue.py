@@ -95,6 +95,23 @@ CATALOGUE: dict[str, Entry] = {
         "give the network the attention_mask that the tokenizer returns",
         ("task",),
     ),
+    "labels-on-special-tokens": Entry(
+        "warning",
+        "the first token of a row, which is no word, has a label",
+        "labels that are one a word, given to tokens one after the other, stand in the wrong places "
+        "from the first word on that is several tokens",
+        "give each token the label of its word, by the tokenizer's word_ids, and -100 to [CLS], "
+        "[SEP] and padding",
+        ("task",),
+    ),
+    "pairs-without-types": Entry(
+        "info",
+        "both texts of a pair are of the same type",
+        "the network was pretrained with 0 for the first text and 1 for the second, and has to find "
+        "out by itself where the second begins",
+        "give the network the token_type_ids that the tokenizer returns",
+        ("data.text_pair",),
+    ),
     "class-is-ignored": Entry(
         "error",
         "one class is never among the labels that count",
@@ -369,6 +386,14 @@ CATALOGUE: dict[str, Entry] = {
         "there is nothing to be told apart",
         "look whether the column of the label is the right one",
         ("data.label", "data.train"),
+    ),
+    "metric-hides-classes": Entry(
+        "warning",
+        "the figure that decides says little about rare classes",
+        "who always gives the most frequent label has a high accuracy too, and such a network may be "
+        "the one that is kept",
+        "choose by macro-F1, which weighs every class alike",
+        ("training.metric",),
     ),
     "targets-are-far-apart": Entry(
         "warning",

@@ -15,6 +15,7 @@ class Watch:
 
     Attributes:
         ids: the token ids that the largest embedding table was asked for.
+        types: the token types that their table was asked for.
         mask, labels: `attention_mask` and `labels` of the call, where the network takes them.
         loss, logits: what the network gave under these names.
         features, answers: what the last linear map of a width got and gave, once `follow` has
@@ -25,6 +26,7 @@ class Watch:
         self._model = model
         self._signature = inspect.signature(model.forward)
         self.ids: Tensor | None = None
+        self.types: Tensor | None = None
         self.mask: Tensor | None = None
         self.labels: Tensor | None = None
         self.loss: Tensor | None = None
@@ -40,6 +42,8 @@ class Watch:
         self.table = _table_of_words(model)
         if self.table is not None:
             self._handles.append(self.table.register_forward_pre_hook(self._before_table))
+        if (types := _table_of_types(model)) is not None:
+            self._handles.append(types.register_forward_pre_hook(self._before_types))
 
     def follow(self, width: int) -> None:
         """Look at the last linear map with so many outputs: the one that gives the logits."""
@@ -105,6 +109,10 @@ class Watch:
         if args and isinstance(args[0], Tensor):
             self.ids = args[0].detach()
 
+    def _before_types(self, module: nn.Module, args: Any) -> None:
+        if args and isinstance(args[0], Tensor):
+            self.types = args[0].detach()
+
     def _after_head(self, module: nn.Module, args: Any, output: Tensor) -> None:
         if args and isinstance(args[0], Tensor):
             self.features, self.answers = args[0].detach(), output.detach()
@@ -126,6 +134,14 @@ def _table_of_words(model: nn.Module) -> nn.Embedding | None:
     ]
     found = named or list(tables.values())
     return max(found, key=lambda table: table.num_embeddings, default=None)
+
+
+def _table_of_types(model: nn.Module) -> nn.Embedding | None:
+    """The table of token types, where there are several."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and re.search(r"(token_type|segment)s?[^.]*$", name):
+            return module if module.num_embeddings > 1 else None
+    return None
 
 
 def squashed_by(answers: Tensor | None, logits: Tensor) -> str | None:
@@ -162,6 +178,28 @@ def text_hidden(ids: Tensor, mask: Tensor | None, pad_id: int) -> float:
         return 0.0
     real = ids != pad_id
     return float((real & ~mask.bool()).sum() / real.sum().clamp(min=1))
+
+
+def pairs_of_one_type(ids: Tensor, types: Tensor | None, pad_id: int) -> bool:
+    """Are all rows two texts, each ended by the same token, and all tokens of one type?"""
+    if types is None or ids.ndim != 2 or len(ids) < 4 or bool((types != types.flatten()[0]).any()):
+        return False
+    real = (ids != pad_id).flip(1).cummax(1).values.flip(1)
+    lengths = real.sum(1, keepdim=True)
+    if int(lengths.min()) < 3:
+        return False
+    ends = ids.gather(1, lengths - 1)
+    parted = ((ids == ends) & real).sum(1) == 2
+    return bool((ends == ends[0]).all() and parted.all())
+
+
+def labels_at_start(ids: Tensor, labels: Tensor, ignored: int) -> bool:
+    """Has the first token of every row, the same in all of them, a label that is not itself?"""
+    if ids.ndim != 2 or labels.shape != ids.shape or len(ids) < 4:
+        return False
+    first, given = ids[:, 0], labels[:, 0]
+    counts = (given != ignored) & (given != first)  # which it is where the next token is wanted
+    return bool(counts.all() and (first == first[0]).all() and (ids[:, 1] != ids[0, 1]).any())
 
 
 def rows_alike(ids: Tensor) -> bool:

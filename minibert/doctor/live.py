@@ -28,7 +28,9 @@ from minibert.doctor.history import History
 from minibert.doctor.inputs import (
     Watch,
     fingerprint,
+    labels_at_start,
     padding_seen,
+    pairs_of_one_type,
     rows_alike,
     squashed_by,
     text_hidden,
@@ -244,8 +246,19 @@ class Doctor:
                         f"and the loss is {loss:.4g}, the mean over all pairs of both",
                     )
                 )
+        if self._kind != "classes":
+            return
+        ids = self._watch.ids
+        if in_a_row("start", ids is not None and labels_at_start(ids, labels, IGNORED)) == _ROW:
+            new.append(
+                finding(
+                    "labels-on-special-tokens",
+                    f"in {_ROW} batches all {len(labels)} rows begin with the same token, and it "
+                    "has a label that counts",
+                )
+            )
         mask = self._watch.mask if mask is None else mask
-        if mask is None or labels.shape != mask.shape or self._kind != "classes":
+        if mask is None or labels.shape != mask.shape:
             return
         counted = (labels != IGNORED) & (mask == 0)
         if in_a_row("padding labels", bool(counted.any())) == _ROW:
@@ -299,6 +312,15 @@ class Doctor:
                     "a row, and no mask hides them",
                 )
             )
+        alike = pairs_of_one_type(ids, self._watch.types, pad_id)
+        if in_a_row("one type", alike) == _ROW:
+            found.append(
+                finding(
+                    "pairs-without-types",
+                    f"in {_ROW} batches all {len(ids)} rows are two texts, each with an end of its "
+                    "own, and all their tokens are of one type",
+                )
+            )
         return found
 
     def _membership(self) -> list[Finding | None]:
@@ -327,11 +349,12 @@ class Doctor:
 
     def _not_finite(self, what: str) -> Finding:
         rate = self.history.rate()
+        lower = min(rate / 10, 1e-4)  # where any BERT's is a number
         return finding(
             "not-finite",
             f"{what}, first in {self._watch.first_not_finite()}; the rate was "
             f"{self.history.rates[-1]:.1e}",
-            settings={"optimizer.learning_rate": f"{rate / 10:.0e}"} if rate else {},
+            settings={"optimizer.learning_rate": f"{lower:.0e}"} if rate else {},
         )
 
     def _look(self) -> Finding | None:

@@ -75,7 +75,7 @@ def preflight(run: RunConfig, data: Dataset, tokenizer: Tokenizer) -> Preflight:
         checks.append(_outliers(data.train))
     if run.task in _CLASSES:
         checks += [
-            _one_label(data), _sides(run, data), _leak(run, data, tokenizer),
+            _one_label(data), _sides(run, data), _leak(run, data, tokenizer), _metric(run, data),
         ]  # fmt: skip
     if run.task in (*_CLASSES, "multilabel"):
         checks.append(_balance(run, data))
@@ -292,6 +292,22 @@ def _balance(run: RunConfig, data: Dataset) -> Finding | None:
         f"{_name(data, most)!r} is there {found[most]:,} times, {_name(data, least)!r} "
         f"{found[least]:,} times",
         settings={key: '"balanced"'},
+    )
+
+
+def _metric(run: RunConfig, data: Dataset) -> Finding | None:
+    """Is the best checkpoint chosen by a figure that the most frequent label alone makes high?"""
+    if run.training.metric != "accuracy" or data.validation is None:
+        return None
+    found = np.bincount(_classes(data.validation), minlength=max(1, len(data.labels)))
+    share = found.max() / max(1, found.sum())
+    if share < 0.8:
+        return None
+    return finding(
+        "metric-hides-classes",
+        f"training.metric is 'accuracy', and {_name(data, int(found.argmax()))!r} for every text "
+        f"of validation has {share:.1%} of it",
+        settings={"training.metric": '"macro_f1"'},
     )
 
 
