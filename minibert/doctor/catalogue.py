@@ -98,8 +98,8 @@ CATALOGUE: dict[str, Entry] = {
     "labels-on-special-tokens": Entry(
         "warning",
         "the first token of a row, which is no word, has a label",
-        "labels that are one a word, given to tokens one after the other, stand in the wrong places "
-        "from the first word on that is several tokens",
+        "labels that are one a word, given to tokens one after the other, stand in wrong places from "
+        "the first word on that is several tokens",
         "give each token the label of its word, by the tokenizer's word_ids, and -100 to [CLS], "
         "[SEP] and padding",
         ("task",),
@@ -107,8 +107,8 @@ CATALOGUE: dict[str, Entry] = {
     "pairs-without-types": Entry(
         "info",
         "both texts of a pair are of the same type",
-        "the network was pretrained with 0 for the first text and 1 for the second, and has to find "
-        "out by itself where the second begins",
+        "the network was pretrained with 0 for the first text and 1 for the second, and has to see "
+        "by itself where the second begins",
         "give the network the token_type_ids that the tokenizer returns",
         ("data.text_pair",),
     ),
@@ -390,8 +390,8 @@ CATALOGUE: dict[str, Entry] = {
     "metric-hides-classes": Entry(
         "warning",
         "the figure that decides says little about rare classes",
-        "who always gives the most frequent label has a high accuracy too, and such a network may be "
-        "the one that is kept",
+        "who always gives the most frequent label has a high accuracy too, and such a network may "
+        "be the one that is kept",
         "choose by macro-F1, which weighs every class alike",
         ("training.metric",),
     ),

@@ -100,69 +100,25 @@ def train(
             source = starting_folder(run, folder, resume=resume, first=processes.is_first)
         tell = processes.is_first and not resume
         setup = set_up(run, source, folder, say=progress.say if tell else None)
-        trainer, task, data = setup.trainer, setup.task, setup.data
-        tokenizer, model, evaluations = setup.tokenizer, setup.model, setup.evaluations
+        trainer = setup.trainer
         told = trainer.resume(allow_changes=allow_changes) if resume else []
         processes.agree({**trainer.identity, "update": str(trainer.step)})
-        if processes.is_first:
-            begin(folder, source, overwrite=overwrite)
-            last.enter_context(reported(folder, say=progress.say))
         with ExitStack() as stack:
             if processes.is_first:
+                begin(folder, source, overwrite=overwrite)
+                last.enter_context(reported(folder, say=progress.say))
                 for line in told:
                     progress.say(line)
-                decided = {"metric": trainer.metric, "updates": trainer.total}
-                write_json(folder / "run.json", {**run_values(run, folder), **decided})
-                if data.split:
-                    write_json(folder / "split.json", data.split)
-                log = stack.enter_context(
-                    closing(Log(folder / "log.jsonl", from_step=trainer.step))
+                stack.enter_context(
+                    observed(run, setup, folder, progress, stop_on=stop_on, observers=observers)
                 )
-                board = TensorBoard(
-                    folder,
-                    enabled=run.training.tensorboard,
-                    from_step=trainer.step,
-                    say=progress.say,
-                )
-                curves = Curves(folder, say=progress.say)
-                looked = preflight(run, data, tokenizer)
-                checkup = Checkup(
-                    trainer,
-                    task,
-                    evaluations["validation"],
-                    folder=folder,
-                    say=progress.say,
-                    stop_on=stop_on,
-                    facts=looked.facts,
-                )
-                stack.enter_context(closing(checkup))
-                stack.enter_context(kept_on_error(checkup))
-                if tell:
-                    checkup.doctor.add(looked.findings)
-                trainer.observers = (log, progress, curves, board, checkup, *observers)
             stack.enter_context(stopping_on_signals(trainer))
             trainer.run()
         if trainer.stopping or (trainer.step < trainer.total and not trainer.stopped_early):
-            return Outcome(folder, model, False, None, None, trainer.n_skipped)
+            return Outcome(folder, setup.model, False, None, None, trainer.n_skipped)
         trainer.restore_best()
-        model.eval()
-        # Of other tasks what a network gives may be too large to be kept.
-        seen: list[tuple[Batch, Found]] | None = [] if has_answers(task) else None
-        validation, test = evaluations["validation"], evaluations["test"]
-        reports = {
-            "validation": None if validation is None else validation.report(model, seen=seen),
-            "test": None if test is None else test.report(model),
-        }
-        examples = _examples(run, task, data, reports["validation"], seen)
-        task.finish(model)
-        if processes.is_first:
-            figures = {name: each.figures for name, each in reports.items() if each is not None}
-            asked = prediction_settings(run, data.labels, task)
-            results = {"best_step": trainer.best.step, **figures}
-            save(folder, task, model, tokenizer, asked, results, examples=examples)
-        return Outcome(
-            folder, model, True, reports["validation"], reports["test"], trainer.n_skipped
-        )
+        reports = conclude(run, setup, folder if processes.is_first else None)
+        return Outcome(folder, setup.model, True, *reports, trainer.n_skipped)
 
 
 @dataclass(frozen=True, eq=False)
@@ -345,6 +301,78 @@ def begin(folder: Path, source: Path, *, overwrite: bool) -> None:
             source.rename(start)
     except OSError as error:
         raise RunError(f"{path}: cannot be deleted: {error.strerror}") from None
+
+
+@contextmanager
+def observed(
+    run: RunConfig,
+    setup: Setup,
+    folder: Path,
+    progress: Progress,
+    *,
+    stop_on: str | None,
+    observers: Sequence[Observer],
+) -> Iterator[None]:
+    """Within the block the log, the bar, the curves and the doctor are told of what the loop does.
+
+    What the run is made of is written down before; what the doctor finds in data and settings is
+    said, but not again to who goes on.
+    """
+    trainer, say = setup.trainer, progress.say
+    decided = {"metric": trainer.metric, "updates": trainer.total}
+    write_json(folder / "run.json", {**run_values(run, folder), **decided})
+    if setup.data.split:
+        write_json(folder / "split.json", setup.data.split)
+    with closing(Log(folder / "log.jsonl", from_step=trainer.step)) as log:
+        enabled = run.training.tensorboard
+        board = TensorBoard(folder, enabled=enabled, from_step=trainer.step, say=say)
+        looked = preflight(run, setup.data, setup.tokenizer)
+        checkup = Checkup(
+            trainer,
+            setup.task,
+            setup.evaluations["validation"],
+            folder=folder,
+            say=say,
+            stop_on=stop_on,
+            facts=looked.facts,
+        )
+        with closing(checkup), kept_on_error(checkup):
+            if not trainer.step:
+                checkup.doctor.add(looked.findings)
+            curves = Curves(folder, say=say)
+            trainer.observers = (log, progress, curves, board, checkup, *observers)
+            yield
+
+
+def conclude(
+    run: RunConfig, setup: Setup, folder: Path | None
+) -> tuple[Report | None, Report | None]:
+    """Judge the network, put it into evaluation mode, and save it with its figures.
+
+    Args:
+        folder: of the run; None saves nothing.
+
+    Returns: the reports of validation and of test, where there are such examples.
+
+    Raises: RunError where it cannot be saved.
+    """
+    model, task, data = setup.model, setup.task, setup.data
+    model.eval()
+    # Of other tasks what a network gives may be too large to be kept.
+    seen: list[tuple[Batch, Found]] | None = [] if has_answers(task) else None
+    validation, test = setup.evaluations["validation"], setup.evaluations["test"]
+    reports = {
+        "validation": None if validation is None else validation.report(model, seen=seen),
+        "test": None if test is None else test.report(model),
+    }
+    examples = _examples(run, task, data, reports["validation"], seen)
+    task.finish(model)
+    if folder is not None:
+        figures = {name: each.figures for name, each in reports.items() if each is not None}
+        asked = prediction_settings(run, data.labels, task)
+        results = {"best_step": setup.trainer.best.step, **figures}
+        save(folder, task, model, setup.tokenizer, asked, results, examples=examples)
+    return reports["validation"], reports["test"]
 
 
 def save(
