@@ -98,8 +98,8 @@ CATALOGUE: dict[str, Entry] = {
     "labels-on-special-tokens": Entry(
         "warning",
         "the first token of a row, which is no word, has a label",
-        "labels that are one a word, given to tokens one after the other, stand in wrong places from "
-        "the first word on that is several tokens",
+        "labels that are one a word, given to tokens one after the other, stand in wrong places "
+        "from the first word on that is several tokens",
         "give each token the label of its word, by the tokenizer's word_ids, and -100 to [CLS], "
         "[SEP] and padding",
         ("task",),
