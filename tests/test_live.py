@@ -144,6 +144,16 @@ def one_hot(labels: Tensor) -> Tensor:
     return F.one_hot(labels, 3).float()
 
 
+def focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
+    log_p = -F.cross_entropy(logits, labels, reduction="none")
+    return -(((1 - log_p.exp()) ** gamma) * log_p).mean()
+
+
+def unrelated_rows() -> Rows:
+    """Labels that nothing in the texts tells."""
+    return Rows(rows(2000).ids, rows(2000, seed=7).labels)
+
+
 # What is done wrongly, and what the doctor has to say first.
 FAULTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "softmax in the network": (
@@ -152,6 +162,16 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "sigmoid in the network": (
         "probabilities-as-logits",
         {"answer": torch.sigmoid, "target": one_hot, "loss_of": present},
+    ),
+    "temperature": (
+        "logits-are-scaled", {"answer": lambda logits: logits * 0.01, "steps": 130},
+    ),
+    "softmax over the batch": (
+        "loss-over-the-batch",
+        {"loss_of": lambda logits, labels: F.nll_loss(logits.log_softmax(0), labels)},
+    ),
+    "focal without end": (
+        "loss-is-far-from-plain", {"loss_of": lambda logits, labels: focal(logits, labels, 20.0)},
     ),
     "a sum": (
         "loss-is-a-sum",
@@ -200,6 +220,17 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any]]] = {
         "head-starts-large",
         {"change": lambda model: nn.init.normal_(model.classifier.weight, std=30.0)},
     ),
+    "labels of other rows": (
+        "labels-unrelated",
+        {"data": unrelated_rows(), "pretrained": True, "rate": 1e-3, "steps": 100},
+    ),
+    "dropout": (
+        "dropout-is-high", {"change": lambda model: setattr(model.dropout, "p", 0.9)},
+    ),
+    "a matrix of zeros": (
+        "weights-are-constant",
+        {"change": lambda model: nn.init.zeros_(model.layers[0].weight)},
+    ),
     "evaluation mode": ("dropout-is-off", {"change": lambda model: model.eval()}),
     "frozen and dropping": ("frozen-but-dropping", {"change": freeze_with_dropout}),
     "class out of range": ("labels-do-not-fit", {"n_labels": 4, "target": lambda y: y + 4,
@@ -231,10 +262,13 @@ def test_the_cause_is_ranked_first(fault: str) -> None:
         {"target": one_hot, "loss_of": present},
         {"loss_of": lambda logits, y: F.cross_entropy(logits, y, label_smoothing=0.2)},
         {"loss_of": lambda a, y: F.cross_entropy(a, y, weight=torch.tensor([1.0, 5.0, 2.0]))},
+        {"loss_of": lambda a, y: focal(a, y, 2.0)},
+        {"loss_of": lambda a, y: F.cross_entropy(a, y) / 32},
         {"n_labels": 1, "data": rows(), "answer": lambda a: a.squeeze(-1), "loss_of": mean_square,
          "target": lambda y: y.float() - 1},
     ],
-    ids=["plain", "long", "binary", "slow", "several", "smoothed", "weighted", "numbers"],
+    ids=["plain", "long", "binary", "slow", "several", "smoothed", "weighted", "focal", "divided",
+        "numbers"],
 )  # fmt: skip
 def test_a_healthy_run_is_not_accused(settings: Mapping[str, Any]) -> None:
     doctor = run(**{"steps": 130, **settings})
@@ -265,6 +299,50 @@ def test_padding_that_no_mask_hides_is_found() -> None:
     data = rows()
     padded = torch.cat([data.ids, torch.zeros(len(data.ids), 10, dtype=torch.long)], 1)
     assert names(run(data=Rows(padded, data.labels)))[0] == "padding-is-seen"
+
+
+class Wrapped(nn.Module):
+    """A network of somebody else: the mask has another name, or is made of the ids."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.inner = how, Toy(3)
+
+    def forward(self, ids: Tensor, keep: Tensor | None = None) -> Tensor:
+        if self.how == "of the ids":
+            keep = (ids != 0).long()
+        if self.how == "forgotten":
+            keep = None
+        logits: Tensor = self.inner(ids, keep)
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("how", "is_called", "is_found"),
+    [
+        ("another name", True, False),
+        ("of the ids", True, False),
+        ("forgotten", True, True),
+        ("the part alone", False, False),
+    ],
+)
+def test_padding_is_seen_where_answers_change_with_it(
+    how: str, is_called: bool, is_found: bool
+) -> None:
+    model = Wrapped(how)
+    model.inner.embeddings.weight.data[0] = 0.5  # else the vector of padding is 0
+    model.inner.embeddings.padding_idx = None
+    doctor = Doctor(model, say=lambda line: None)
+    before = torch.get_rng_state()
+    for batch in islice(batches(rows()), 8):
+        ids = torch.cat([batch.ids, torch.zeros(16, 4, dtype=torch.long)], 1)
+        keep = (ids != 0).long()
+        logits = model(ids, keep) if is_called else model.inner(ids, keep)
+        before = torch.get_rng_state()
+        doctor.step(loss=F.cross_entropy(logits, batch.labels), logits=logits, labels=batch.labels)
+        assert torch.get_rng_state().equal(before)
+        assert all(module.training for module in model.modules())
+    assert ("padding-is-seen" in names(doctor)) == is_found
 
 
 def test_a_mask_the_wrong_way_round_is_found() -> None:
@@ -422,6 +500,59 @@ def test_validation_labels_under_other_names_are_found() -> None:
     assert "1 for 0, 2 for 1, 0 for 2" in found[0].evidence
 
 
+@pytest.mark.parametrize(("is_same", "moves"), [(True, True), (False, True), (True, False)])
+def test_evaluations_that_stand_still_while_the_network_moves_are_found(
+    is_same: bool, moves: bool
+) -> None:
+    model = Toy(3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3 if moves else 0.0)
+    doctor = Doctor(model, optimizer, say=lambda line: None)
+    for number, batch in enumerate(islice(batches(rows()), 40)):
+        logits = model(batch.ids)
+        loss = F.cross_entropy(logits, batch.labels)
+        loss.backward()
+        doctor.step(loss=loss, logits=logits, labels=batch.labels)
+        optimizer.step()
+        optimizer.zero_grad()
+        if number % 20 == 19:
+            doctor.evaluation({"loss": 1.1 if is_same else 1.1 - number / 100})
+    assert ("evaluation-stands-still" in names(doctor)) == (is_same and moves)
+
+
+def test_grades_and_names_that_are_numbers_are_worth_knowing() -> None:
+    settings = {"n_labels": 1, "answer": lambda a: a.squeeze(-1), "loss_of": mean_square}
+    whole = run(**settings, data=rows(), target=lambda y: y.float())
+    assert names(whole)[-1] == "classes-as-numbers"
+    assert "0, 1, 2, and nothing between" in whole.ranked()[-1].evidence
+    assert "classes-as-numbers" not in names(
+        run(**settings, data=rows(), target=lambda y: y.float() + 0.3)
+    )
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "told"),
+    [
+        (lambda model: torch.optim.AdamW(model.parameters(), lr=1e-4, eps=100.0), "eps = 100"),
+        (lambda model: torch.optim.SGD(model.parameters(), lr=1e-7), "of SGD"),
+    ],
+)
+def test_short_steps_are_told_with_what_makes_them(
+    optimizer: Callable[[nn.Module], Any], told: str
+) -> None:
+    model = Toy(3)
+    held = optimizer(model)
+    doctor = Doctor(model, held, say=lambda line: None)
+    for batch in islice(batches(rows()), 60):
+        logits = model(batch.ids)
+        loss = F.cross_entropy(logits, batch.labels)
+        loss.backward()
+        doctor.step(loss=loss, logits=logits, labels=batch.labels)
+        held.step()
+        held.zero_grad()
+    (found,) = [each for each in doctor.ranked() if each.name == "rate-too-low"]
+    assert told in found.evidence
+
+
 def test_guesses_on_validation_are_found_once_training_examples_are_learnt() -> None:
     doctor = run(steps=200)
     confusion = torch.tensor([[20.0, 19.0, 21.0], [20.0, 21.0, 19.0], [19.0, 20.0, 21.0]])
@@ -469,7 +600,9 @@ def test_labels_of_which_all_are_given_are_found() -> None:
         weight = torch.full((3,), 1000.0)
         return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)
 
-    assert names(run(target=one_hot, loss_of=eager, steps=200))[0] == "always-predicted"
+    found = names(run(target=one_hot, loss_of=eager, steps=200))
+    assert found[0] == "loss-is-far-from-plain"  # which is why
+    assert "always-predicted" in found
 
 
 def test_each_finding_is_told_once_with_numbers_reason_and_setting() -> None:

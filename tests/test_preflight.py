@@ -198,6 +198,25 @@ def test_rows_that_repeat_are_told(tokenizer: Tokenizer) -> None:
     assert told(look(tokenizer, {}, [*train, *train[:10]])) == [("rows-repeat", "info")]
 
 
+def test_the_text_that_repeats_most_is_shown(tokenizer: Tokenizer) -> None:
+    train = [*rows(), *({"text": "odd film", "label": "pos"} for _ in range(60))]
+    (found,) = [e for e in look(tokenizer, {}, train).findings if e.name == "rows-repeat"]
+    assert "most often, 60 times, 'odd film'" in found.evidence
+
+
+@pytest.mark.parametrize("task", ["binary", "contrastive"])
+def test_pairs_of_a_text_and_itself_are_told(tokenizer: Tokenizer, task: str) -> None:
+    train = [{**row, "other": row["text"]} for row in rows()]
+    if task == "contrastive":
+        train = [{"text": row["text"], "other": row["other"]} for row in train]
+    found = look(tokenizer, {"task": task}, train, text_pair="other")
+    assert ("pairs-are-alike", "error") in told(found)
+    others = [*(row["other"] for row in train[1:]), "the film"]
+    apart = [{**row, "other": other} for row, other in zip(train, others, strict=True)]
+    found = look(tokenizer, {"task": task}, apart, text_pair="other")
+    assert "pairs-are-alike" not in [each.name for each in found.findings]
+
+
 def test_a_small_validation_is_told(tokenizer: Tokenizer) -> None:
     found = look(tokenizer, {}, rows(400), validation=rows(10, seed=9))
     assert told(found) == [("validation-is-small", "warning")]

@@ -46,6 +46,7 @@ CATALOGUE: dict[str, Entry] = {
         explains=(
             "outputs-alike",
             "does-not-learn",
+            "labels-unrelated",
             "vectors-collapse",
         ),
     ),
@@ -56,6 +57,34 @@ CATALOGUE: dict[str, Entry] = {
         "punished, and gradients all but vanish",
         "take the sigmoid or softmax out of the network; losses here take logits",
         ("task",),
+        explains=("labels-unrelated",),
+    ),
+    "logits-are-scaled": Entry(
+        "warning",
+        "logits are a multiple of what the head gives",
+        "a temperature in front of the loss makes answers all alike, or all sure, and gradients "
+        "tiny or huge",
+        "give the loss what the head gives; divide by a temperature only where answers are read",
+        ("task",),
+        explains=("outputs-alike", "sure-and-wrong", "labels-unrelated"),
+    ),
+    "loss-over-the-batch": Entry(
+        "error",
+        "the softmax is over the batch, not over the classes",
+        "texts compete with each other for a class, in place of classes for a text",
+        "softmax over the last dimension, or cross_entropy(logits, labels) of logits (batch, "
+        "classes)",
+        ("task",),
+        explains=("labels-unrelated",),
+    ),
+    "loss-is-far-from-plain": Entry(
+        "warning",
+        "the loss is another than the plain one by far",
+        "weights or a focus as strong as that leave only few examples to learn from, or make steps "
+        "that a rate is not meant for",
+        "weights from the frequencies of labels, a gamma of 2 at most",
+        ("loss.class_weights", "loss.pos_weight", "loss.focal_gamma"),
+        explains=("labels-unrelated",),
     ),
     "loss-is-a-sum": Entry(
         "warning",
@@ -70,6 +99,7 @@ CATALOGUE: dict[str, Entry] = {
         "what is minimised is the negative of the loss: every update makes answers worse",
         "take the minus away; losses are minimised",
         ("loss.name",),
+        explains=("labels-unrelated",),
     ),
     "padding-has-labels": Entry(
         "error",
@@ -85,7 +115,7 @@ CATALOGUE: dict[str, Entry] = {
         "is for real tokens, 0 for padding",
         "give the network the attention_mask that the tokenizer returns",
         ("task",),
-        explains=("padding-is-seen", "outputs-alike", "does-not-learn"),
+        explains=("padding-is-seen", "outputs-alike", "does-not-learn", "labels-unrelated"),
     ),
     "padding-is-seen": Entry(
         "warning",
@@ -94,6 +124,7 @@ CATALOGUE: dict[str, Entry] = {
         "batches, and short texts are drowned",
         "give the network the attention_mask that the tokenizer returns",
         ("task",),
+        explains=("labels-unrelated",),
     ),
     "labels-on-special-tokens": Entry(
         "warning",
@@ -129,6 +160,7 @@ CATALOGUE: dict[str, Entry] = {
         explains=(
             "outputs-alike",
             "does-not-learn",
+            "labels-unrelated",
             "majority-only",
             "vectors-collapse",
             "one-batch-again",
@@ -149,6 +181,34 @@ CATALOGUE: dict[str, Entry] = {
         "shuffle the examples before every epoch; where batches are sorted by length and a label "
         "hangs on the length of its texts, sort fewer of them together",
         ("training.seed", "data.length_pool"),
+        explains=("labels-unrelated",),
+    ),
+    # ---- what the network is
+    "weights-are-constant": Entry(
+        "error",
+        "a matrix of the encoder holds one value throughout",
+        "what goes through it is the same for every input",
+        "load the checkpoint again, and look at the names of what was not found in it",
+        ("model",),
+        explains=("outputs-alike", "vectors-collapse", "labels-unrelated", "does-not-learn"),
+    ),
+    "encoder-is-fresh": Entry(
+        "warning",
+        "the encoder is not pretrained",
+        "its weights were drawn at random: the checkpoint was not loaded, or not all of it, and a "
+        "few thousand examples do not make up for that",
+        "use from_pretrained, and look at the names of what was not found; where it is meant, say "
+        "Doctor(pretrained=False)",
+        ("model",),
+        explains=("labels-unrelated",),
+    ),
+    "dropout-is-high": Entry(
+        "warning",
+        "dropout takes most of the values away",
+        "what is left differs so much from update to update that nothing can be learnt of it",
+        "set dropout to 0.1",
+        ("training.dropout", "head.dropout"),
+        explains=("outputs-alike", "labels-unrelated", "does-not-learn"),
     ),
     # ---- what an update does
     "nothing-is-trained": Entry(
@@ -157,6 +217,7 @@ CATALOGUE: dict[str, Entry] = {
         "every parameter is frozen, or the optimizer holds none of the network's",
         "unfreeze what is to be trained, and make the optimizer of model.parameters()",
         ("training.freeze",),
+        explains=("labels-unrelated",),
     ),
     "head-is-not-trained": Entry(
         "error",
@@ -176,6 +237,7 @@ CATALOGUE: dict[str, Entry] = {
             "rate-too-low",
             "outputs-alike",
             "does-not-learn",
+            "labels-unrelated",
             "majority-only",
             "weights-stand-still",
             "vectors-collapse",
@@ -191,6 +253,7 @@ CATALOGUE: dict[str, Entry] = {
             "rate-too-low",
             "outputs-alike",
             "does-not-learn",
+            "labels-unrelated",
             "majority-only",
             "vectors-collapse",
         ),
@@ -208,6 +271,7 @@ CATALOGUE: dict[str, Entry] = {
             "sure-and-wrong",
             "pretraining-is-lost",
             "does-not-learn",
+            "labels-unrelated",
             "majority-only",
         ),
     ),
@@ -231,6 +295,7 @@ CATALOGUE: dict[str, Entry] = {
         explains=(
             "outputs-alike",
             "does-not-learn",
+            "labels-unrelated",
             "vectors-collapse",
         ),
     ),
@@ -240,7 +305,13 @@ CATALOGUE: dict[str, Entry] = {
         "decay takes away more than is learnt, until nothing of the pretrained network is left",
         "lower the weight decay to 0.01, with AdamW, whose decay does not hang on the gradients",
         ("optimizer.weight_decay", "optimizer.l1", "optimizer.learning_rate"),
-        explains=("rate-too-high", "pretraining-is-lost", "outputs-alike", "does-not-learn"),
+        explains=(
+            "rate-too-high",
+            "pretraining-is-lost",
+            "outputs-alike",
+            "does-not-learn",
+            "labels-unrelated",
+        ),
     ),
     "rate-too-high": Entry(
         "error",
@@ -256,6 +327,7 @@ CATALOGUE: dict[str, Entry] = {
             "sure-and-wrong",
             "pretraining-is-lost",
             "does-not-learn",
+            "labels-unrelated",
             "majority-only",
         ),
     ),
@@ -266,12 +338,14 @@ CATALOGUE: dict[str, Entry] = {
         "overwritten",
         "lower the learning rate, or that of the encoder alone",
         ("optimizer.learning_rate", "optimizer.head_learning_rate"),
+        explains=("labels-unrelated",),
     ),
     "rate-too-low": Entry(
         "warning",
         "nothing is learnt: steps are too short",
         "at this rate the weights will hardly have moved by the end",
-        "raise the learning rate to 1e-5 … 1e-4, or that of the head alone",
+        "raise the learning rate to 1e-5 … 1e-4, of SGD to about 1e-2, and see that neither eps "
+        "nor a max_grad_norm makes steps short",
         (
             "optimizer.learning_rate",
             "optimizer.head_learning_rate",
@@ -281,6 +355,7 @@ CATALOGUE: dict[str, Entry] = {
         explains=(
             "outputs-alike",
             "does-not-learn",
+            "labels-unrelated",
             "majority-only",
             "vectors-collapse",
         ),
@@ -307,6 +382,7 @@ CATALOGUE: dict[str, Entry] = {
         "look for detach(), no_grad() and saturated activations behind it; freeze it by "
         "requires_grad if that was meant",
         ("training.freeze", "head.init_std"),
+        explains=("labels-unrelated",),
     ),
     "dropout-is-off": Entry(
         "warning",
@@ -395,6 +471,28 @@ CATALOGUE: dict[str, Entry] = {
         "choose by macro-F1, which weighs every class alike",
         ("training.metric",),
     ),
+    "evaluation-stands-still": Entry(
+        "warning",
+        "evaluations give the same figures to the last digit, though the network changed",
+        "what is evaluated is not what is trained: a copy of before, or answers that were kept",
+        "evaluate the network that the optimizer holds, and compute its answers anew each time",
+        ("training.evaluate_every",),
+    ),
+    "pairs-are-alike": Entry(
+        "error",
+        "both texts of a pair are the same",
+        "what a pair is about is then not in the input: one column was read twice",
+        "check which columns the two texts come from",
+        ("data.text", "data.text_pair"),
+        explains=("outputs-alike", "labels-unrelated", "does-not-learn", "rows-repeat"),
+    ),
+    "classes-as-numbers": Entry(
+        "info",
+        "targets are whole numbers of few values",
+        "where they are names of classes a regression takes their order and distances for real",
+        "for classes take as many logits as there are, and cross-entropy; for grades all is well",
+        ("task",),
+    ),
     "targets-are-far-apart": Entry(
         "warning",
         "a few targets are far from all others",
@@ -415,6 +513,7 @@ CATALOGUE: dict[str, Entry] = {
         "what stands there twice counts twice, and an epoch has fewer examples than it seems",
         "leave repetitions out, unless their number says how much they count",
         ("data.train",),
+        explains=("labels-unrelated",),
     ),
     "sides-differ": Entry(
         "warning",
@@ -430,6 +529,7 @@ CATALOGUE: dict[str, Entry] = {
         "no network can be right about both, and what it learns of one the other undoes",
         "look at these rows: labels may be noisy, or stand in another column",
         ("data.label", "data.text", "data.text_pair"),
+        explains=("labels-unrelated",),
     ),
     "validation-is-train": Entry(
         "warning",
@@ -468,7 +568,7 @@ CATALOGUE: dict[str, Entry] = {
         "weigh the presence of labels, or fit a threshold for each on validation data "
         "(minibert evaluate RUN --fit-thresholds)",
         ("loss.pos_weight", "loss.name", "loss.focal_alpha", "head.bias_from_prior"),
-        explains=("does-not-learn", "outputs-alike"),
+        explains=("does-not-learn", "labels-unrelated", "outputs-alike"),
     ),
     "always-predicted": Entry(
         "warning",
@@ -488,6 +588,7 @@ CATALOGUE: dict[str, Entry] = {
         explains=(
             "outputs-alike",
             "does-not-learn",
+            "labels-unrelated",
         ),
     ),
     "classes-unequal": Entry(
@@ -498,6 +599,16 @@ CATALOGUE: dict[str, Entry] = {
         ("loss.class_weights", "loss.pos_weight", "data.sampling"),
     ),
     # ---- what can be seen of it, whatever the cause
+    "labels-unrelated": Entry(
+        "warning",
+        "steps are of usual size, and nothing is learnt",
+        "what the labels say cannot be told from what the network sees: labels of other rows, or "
+        "guessed ones, or texts of another column, or of another vocabulary",
+        "print ten texts as they reach the network, tokenizer.decode(ids), beside their labels; "
+        "where these are right, see whether one batch can be learnt by heart (minibert doctor)",
+        ("data.text", "data.label", "data.text_pair"),
+        explains=("outputs-alike", "does-not-learn", "vectors-collapse"),
+    ),
     "outputs-alike": Entry(
         "warning",
         "every input gets the same answer",

@@ -40,6 +40,7 @@ class History:
         settings: what is set, by key of the run file.
         metric: the figure of an evaluation that decides, and whether more of it is better.
         pretrained: did the encoder start from weights that are worth keeping?
+        optimizer: what it is called, and what is unusual of it.
     """
 
     total: int | None = None
@@ -47,6 +48,7 @@ class History:
     settings: Mapping[str, Any] = field(default_factory=dict)
     metric: str | None = None
     pretrained: bool = True
+    optimizer: str = ""
     step: int = 0
     losses: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
@@ -173,6 +175,23 @@ class History:
 
     def setting(self, key: str, default: Any = None) -> Any:
         return self.settings.get(key, default)
+
+    def has_had_time(self) -> bool:
+        """Were there as many updates, at rates as high, as a pretrained BERT needs to get going?
+
+        Healthy ones have learnt something when their rates add up to 2e-3 (20 updates at 1e-4).
+        """
+        if not self.is_past(30) or self.rates[-1] > self.rates[-10]:  # it is still warming up
+            return False
+        # Of plain gradient descent rates say nothing of how far a step goes.
+        way = 1e-4 * self.step if self.optimizer.startswith("SGD") else sum(self.rates)
+        return way >= 5e-3 or (
+            self.total is not None and self.step >= 0.6 * self.total and way >= 1.5e-3
+        )
+
+    def is_falling(self, n: int = 15) -> bool:
+        """Is the loss of the last updates below that of as many before?"""
+        return self.loss(n) < 0.98 * statistics.fmean(self.losses[-2 * n : -n])
 
     def is_past(self, updates: int, *, share: float = 0.0) -> bool:
         """Is the warmup over, and were there so many updates, and such a share of all?"""

@@ -2,8 +2,9 @@
 
 import inspect
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,8 @@ class Watch:
     Attributes:
         ids: the token ids that the largest embedding table was asked for.
         types: the token types that their table was asked for.
-        mask, labels: `attention_mask` and `labels` of the call, where the network takes them.
+        mask: the `attention_mask` that any module on the way to that table was given.
+        labels: of the call, where the network takes them.
         loss, logits: what the network gave under these names.
         features, answers: what the last linear map of a width got and gave, once `follow` has
             named it.
@@ -24,7 +26,6 @@ class Watch:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._signature = inspect.signature(model.forward)
         self.ids: Tensor | None = None
         self.types: Tensor | None = None
         self.mask: Tensor | None = None
@@ -34,12 +35,18 @@ class Watch:
         self.features: Tensor | None = None
         self.answers: Tensor | None = None
         self.head: nn.Linear | None = None
-        self._call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        self._handles: list[RemovableHandle] = [
-            model.register_forward_pre_hook(self._before, with_kwargs=True),
-            model.register_forward_hook(self._after),
-        ]
+        self._call: _Call | None = None
+        self._open: int | None = None  # how deep the call is that is being made
+        self._handles: list[RemovableHandle] = [model.register_forward_hook(self._after)]
         self.table = _table_of_words(model)
+        way = _way_to(self.table, model)
+        self._signatures = [inspect.signature(module.forward) for module in way]
+        for depth, module in enumerate(way):
+            before, after = partial(self._before, depth), partial(self._done, depth)
+            self._handles += [
+                module.register_forward_pre_hook(before, with_kwargs=True),
+                module.register_forward_hook(after),
+            ]
         if self.table is not None:
             self._handles.append(self.table.register_forward_pre_hook(self._before_table))
         if (types := _table_of_types(model)) is not None:
@@ -76,11 +83,9 @@ class Watch:
                 found.append(f"what {names[module] or 'the network'} gives")
 
         if self._call is not None:
-            args, kwargs = self._call
             handles = [module.register_forward_hook(after) for module in names]
             try:
-                with torch.no_grad(), torch.random.fork_rng():
-                    self._model(*args, **kwargs)
+                self._again(self._call)
             finally:
                 for handle in handles:
                     handle.remove()
@@ -91,16 +96,81 @@ class Watch:
                 return f"the gradient of {name}"
         return "the loss, not the network's answers"
 
+    def sees_padding(self, pad_id: int) -> bool:
+        """Does what the network gives hang on what stands in the place of padding?
+
+        The last call is computed twice more, without dropout, the second time with other vectors
+        there; what is given of these places themselves is left out.
+        """
+        ids, call = self.ids, self._call
+        if ids is None or call is None or self.table is None:
+            return False
+        padding = ~_real(ids, pad_id)
+        plain = self._again(call, training=False)
+
+        def replace(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+            if output.shape[: padding.ndim] != padding.shape:
+                return None
+            return torch.where(padding[..., None], output.flip(-1) + 1, output)
+
+        handle = self.table.register_forward_hook(replace)
+        try:
+            changed = self._again(call, training=False)
+        finally:
+            handle.remove()
+        for before, after in zip(plain, changed, strict=True):
+            if before.shape[:2] == padding.shape:
+                before, after = before[~padding], after[~padding]
+            elif before.ndim != 2 or len(before) != len(padding):  # not of texts, nor of tokens
+                continue
+            if not torch.allclose(before.float(), after.float(), rtol=1e-3, atol=1e-3):
+                return True
+        return False
+
+    def _again(self, call: "_Call", *, training: bool | None = None) -> list[Tensor]:
+        """Compute a call again, and give its tensors; random state and modes stay as they are."""
+        modes = {module: module.training for module in call.module.modules()}
+        # Its own are hooks of a call that trains, not of this one.
+        kept = (self.ids, self.types, self.features, self.answers, self.loss, self.logits)
+        devices = sorted({p.device.index for p in call.module.parameters() if p.is_cuda})
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=devices):
+                if training is not None:
+                    call.module.train(training)
+                output = call.module(*call.args, **call.kwargs)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+            self.ids, self.types, self.features, self.answers, self.loss, self.logits = kept
+            self._call, self._open = call, None
+        values = output.values() if isinstance(output, Mapping) else output
+        if isinstance(values, Tensor):
+            return [values]
+        found = values if isinstance(values, Iterable) else vars(values).values()
+        return [value for value in found if isinstance(value, Tensor)]
+
     def close(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
-    def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self._call = (args, kwargs)
-        given = self._signature.bind_partial(*args, **kwargs).arguments
+    def _before(self, depth: int, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if self._open is None or depth <= self._open:  # a call that is not part of another one
+            self._call, self._open = _Call(module, args, kwargs), depth
+            self.mask = self.labels = None
+        try:
+            given = self._signatures[depth].bind_partial(*args, **kwargs).arguments
+        except TypeError:  # which the call itself is about to say
+            return
         given |= given.get("kwargs", {})  # of a network that takes whatever it is given
-        self.mask, self.labels = _tensor(given, "attention_mask"), _tensor(given, "labels")
+        if self.mask is None:
+            self.mask = _tensor(given, "attention_mask")
+        if self.labels is None:
+            self.labels = _tensor(given, "labels")
+
+    def _done(self, depth: int, module: nn.Module, args: Any, output: Any) -> None:
+        if depth == self._open:
+            self._open = None
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         self.loss, self.logits = _tensor(output, "loss"), _tensor(output, "logits")
@@ -122,6 +192,26 @@ def _tensor(values: Any, name: str) -> Tensor | None:
     """A tensor by its name, of a mapping or of an object, where there is one."""
     found = values.get(name) if isinstance(values, Mapping) else getattr(values, name, None)
     return found.detach() if isinstance(found, Tensor) else None
+
+
+class _Call(NamedTuple):
+    """What a module was given."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def _way_to(inner: nn.Module | None, model: nn.Module) -> list[nn.Module]:
+    """The modules around one, from the network inwards.
+
+    What wraps a network to train it in several processes is no part of it: a call of it waits for
+    the others.
+    """
+    name = next((n for n, m in model.named_modules() if m is inner), "")
+    places = ["", *(name[: dot.start()] for dot in re.finditer(r"\.", name))]
+    found = [model.get_submodule(place) for place in places]
+    return [m for m in found if not isinstance(m, nn.parallel.DistributedDataParallel)]
 
 
 def _table_of_words(model: nn.Module) -> nn.Embedding | None:
@@ -162,14 +252,31 @@ def squashed_by(answers: Tensor | None, logits: Tensor) -> str | None:
     return None
 
 
+def scale_of(answers: Tensor | None, logits: Tensor) -> float | None:
+    """By which factor logits are a head's answers; None where they are no multiple of them."""
+    if answers is None or answers.numel() != logits.numel():
+        return None
+    answers, logits = answers.float(), logits.detach().float().reshape(answers.shape)
+    square = float(answers.square().sum())
+    if not square:
+        return None
+    factor = float((answers * logits).sum()) / square
+    left = float((logits - factor * answers).norm())
+    return factor if left <= 1e-2 * float(logits.norm()) and factor else None
+
+
 def padding_seen(ids: Tensor, mask: Tensor | None, pad_id: int) -> float:
     """The share of tokens that are padding at the end of a row, and may be attended to."""
     if ids.ndim != 2 or not ids.numel():
         return 0.0
-    # Of each row what stands behind its last real token.
-    real = (ids != pad_id).flip(1).cummax(1).values.flip(1)
+    real = _real(ids, pad_id)
     seen = ~real if mask is None or mask.shape != ids.shape else ~real & mask.bool()
     return float(seen.float().mean())
+
+
+def _real(ids: Tensor, pad_id: int) -> Tensor:
+    """Of each row what does not stand behind its last token that is no padding."""
+    return (ids != pad_id).flip(-1).cummax(-1).values.flip(-1)
 
 
 def text_hidden(ids: Tensor, mask: Tensor | None, pad_id: int) -> float:
@@ -184,7 +291,7 @@ def pairs_of_one_type(ids: Tensor, types: Tensor | None, pad_id: int) -> bool:
     """Are all rows two texts, each ended by the same token, and all tokens of one type?"""
     if types is None or ids.ndim != 2 or len(ids) < 4 or bool((types != types.flatten()[0]).any()):
         return False
-    real = (ids != pad_id).flip(1).cummax(1).values.flip(1)
+    real = _real(ids, pad_id)
     lengths = real.sum(1, keepdim=True)
     if int(lengths.min()) < 3:
         return False

@@ -32,6 +32,7 @@ from minibert.doctor.inputs import (
     padding_seen,
     pairs_of_one_type,
     rows_alike,
+    scale_of,
     squashed_by,
     text_hidden,
 )
@@ -46,6 +47,13 @@ from minibert.doctor.signals import (
     mean_cosine,
     same,
     signals_of,
+)
+from minibert.doctor.start import (
+    constant_weights,
+    fresh_layers,
+    high_dropout,
+    is_pretrained,
+    started_afresh,
 )
 from minibert.errors import TrainingError
 
@@ -66,7 +74,8 @@ class Doctor:
             "numbers"; read off their shape and values when not given.
         settings: what is set, by key of the run file; suggestions go by it.
         metric: the figure of an evaluation that decides.
-        pretrained: is the encoder worth being kept near its start?
+        pretrained: is the encoder worth being kept near its start? Read off its weights when not
+            given.
         say: gets each line about a finding; None writes to standard error.
         stop_on: the severity from which on a finding ends the run, as TrainingError.
 
@@ -85,7 +94,7 @@ class Doctor:
         kind: Kind | None = None,
         settings: Mapping[str, Any] | None = None,
         metric: str | None = None,
-        pretrained: bool = True,
+        pretrained: bool | None = None,
         say: Callable[[str], None] | None = None,
         stop_on: str | None = None,
     ) -> None:
@@ -95,8 +104,10 @@ class Doctor:
             warmup=warmup,
             settings=settings or {},
             metric=metric,
-            pretrained=pretrained,
+            pretrained=is_pretrained(model) if pretrained is None else pretrained,
+            optimizer=_described(optimizer),
         )
+        self._is_fresh_by_will = pretrained is False
         self.findings: list[Finding] = []
         self._kind: Kind | None = kind
         self._given_kind = kind is not None
@@ -149,7 +160,7 @@ class Doctor:
         self.history.add(value, self._rate() if rate is None else rate, signals)
         new += self._inputs(attention_mask)
         if self.history.step == 1:
-            new += self._membership()
+            new += [*self._membership(), *self._start(signals)]
         if not math.isfinite(value):
             new.append(self._not_finite(f"the loss is {value}"))
         elif self.history.step % _EVERY == 0 or self.history.step == 1:
@@ -224,7 +235,10 @@ class Doctor:
         found = signals_of(logits, labels, self._kind)
         if found is None:
             return None
-        return replace(found, squashed_by=squashed_by(self._watch.answers, logits))
+        answers = self._watch.answers
+        return replace(
+            found, squashed_by=squashed_by(answers, logits), scale=scale_of(answers, logits)
+        )
 
     def _contract(
         self,
@@ -304,12 +318,13 @@ class Doctor:
                 )
             )
         share = padding_seen(ids, mask, pad_id)
-        if in_a_row("padding seen", share > 0.01) == _ROW:
+        is_padded = in_a_row("padding seen", share > 0.01) == _ROW
+        if is_padded and self._watch.sees_padding(pad_id):
             found.append(
                 finding(
                     "padding-is-seen",
                     f"{share:.0%} of the tokens of a batch are padding (id {pad_id}) at the end of "
-                    "a row, and no mask hides them",
+                    "a row, and answers change with what stands there",
                 )
             )
         alike = pairs_of_one_type(ids, self._watch.types, pad_id)
@@ -345,6 +360,15 @@ class Doctor:
                     f"{', '.join(left[:3])}",
                 )
             )
+        return found
+
+    def _start(self, signals: Signals | None) -> list[Finding | None]:
+        """What the network is before its first update."""
+        fresh, n_layers = fresh_layers(self.model)
+        of_texts = signals is not None and signals.is_about_texts
+        found: list[Finding | None] = [constant_weights(self.model), high_dropout(self.model)]
+        if fresh and of_texts and not self._is_fresh_by_will:
+            found.append(started_afresh(self.model, fresh, n_layers))
         return found
 
     def _not_finite(self, what: str) -> Finding:
@@ -429,6 +453,13 @@ class Doctor:
                 f"({grave[0].name}): {grave[0].evidence}; {grave[0].entry.remedy}"
             )
         return told
+
+
+def _described(optimizer: Any) -> str:
+    """Its name, and what of its settings makes its steps other than usual."""
+    groups = getattr(optimizer, "param_groups", None) or [{}]
+    eps = max(group.get("eps", 0.0) for group in groups)
+    return type(optimizer).__name__ + (f" with eps = {eps:g}" if eps > 1e-4 else "")
 
 
 def parameters_of(optimizer: Any) -> set[int] | None:

@@ -17,6 +17,7 @@ Kind = Literal["classes", "presences", "numbers"]
 # Logits over a vocabulary are wide: of no more values than this a batch is judged.
 _MOST_VALUES = 1 << 18
 _SURE = 0.99
+_FEW = 1000  # labels that are looked at one by one
 # What two numbers may differ by that were computed of the same in another order, or in bfloat16.
 _SAME = 0.02
 
@@ -35,16 +36,19 @@ class Signals:
             of classes and presences, of numbers themselves.
         target_spread, target_mean: of numbers.
         answer_mean: of numbers.
+        whole_targets: of numbers the different ones, where all are whole and there are few.
         labels: how often each label stands in the batch, `(labels,)`; of numbers empty.
         answers: how often each is the answer; of presences those above a half.
         right: how often each is rightly the answer.
         sure_and_wrong: the share of answers that are given 0.99 or more, and are wrong.
         squashed_by: "sigmoid" or "softmax" where logits are known to be the head's answers behind
             it, "" where they are known to be the answers themselves, None otherwise.
+        scale: by which factor logits are known to be the head's answers.
         in_unit: do all logits lie within [0, 1]?
         sum_to_one: do the logits of each row?
         bias_gradient: what the mean loss gives a bias in front of the logits, `(labels,)`.
         loss_without: of classes the mean loss of all rows but those of each class, `(labels,)`.
+        loss_of_columns: of classes the loss where the softmax is over the rows of the batch.
     """
 
     kind: Kind
@@ -57,18 +61,21 @@ class Signals:
     right: Tensor
     sure_and_wrong: float = 0.0
     squashed_by: str | None = None
+    scale: float | None = None
     in_unit: bool = False
     sum_to_one: bool = False
     target_spread: float = 0.0
     target_mean: float = 0.0
     answer_mean: float = 0.0
+    whole_targets: frozenset[float] | None = None
     bias_gradient: Tensor | None = None
     loss_without: Tensor | None = None
+    loss_of_columns: float | None = None
 
     @property
     def is_about_texts(self) -> bool:
         """Are labels few enough to be looked at one by one? Those of a vocabulary are not."""
-        return self.n_labels <= 1000
+        return self.n_labels <= _FEW
 
 
 def kind_of(logits: Tensor, labels: Tensor) -> Kind | None:
@@ -131,6 +138,9 @@ def _of_classes(logits: Tensor, labels: Tensor) -> Signals | None:
         sum_to_one=bool(((logits.sum(-1) - 1).abs() < 1e-2).all()),
         bias_gradient=(p.mean(0) - counts / n_rows).cpu(),
         loss_without=(losses.sum().cpu() - of_class) / (n_rows - counts.cpu()).clamp(min=1),
+        loss_of_columns=None
+        if n_labels > _FEW
+        else float(F.nll_loss(logits.log_softmax(0), labels)),
     )
 
 
@@ -159,6 +169,8 @@ def _of_numbers(logits: Tensor, labels: Tensor) -> Signals:
     empty = torch.zeros(0, dtype=torch.long)
     logits = logits.reshape(len(logits), -1) if logits.ndim else logits.reshape(1, 1)
     labels = labels.reshape(logits.shape)
+    values = torch.unique(labels)
+    is_few = len(values) <= 20 and bool((values == values.round()).all())
     return Signals(
         kind="numbers",
         n_rows=len(logits),
@@ -171,6 +183,7 @@ def _of_numbers(logits: Tensor, labels: Tensor) -> Signals:
         target_spread=float(labels.std(0, correction=0).mean()),
         target_mean=float(labels.mean()),
         answer_mean=float(logits.mean()),
+        whole_targets=frozenset(values.tolist()) if is_few else None,
         bias_gradient=(2 * (logits - labels).mean(0) / logits.shape[1]).cpu(),
     )
 

@@ -4,6 +4,7 @@ Texts are looked at as the network will see them, as token ids, so that equal me
 """
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +70,8 @@ def preflight(run: RunConfig, data: Dataset, tokenizer: Tokenizer) -> Preflight:
         _extreme(run),
         _few_updates(run, data.train),
         _small_validation(data),
-        _same_rows(run, data.train, keys),
+        _same_rows(run, data.train, keys, tokenizer),
+        _same_pairs(run, data.train, tokenizer),
     ]
     if run.task in ("regression", "similarity"):
         checks.append(_outliers(data.train))
@@ -124,12 +126,11 @@ def _empty(examples: Examples) -> Finding | None:
 
 def _alike(examples: Examples) -> Finding | None:
     n, distinct = len(examples.ids), len(set(examples.alike))
-    if n < _ENOUGH or distinct > 0.1 * n:
+    if n < _ENOUGH or distinct > min(0.1 * n, max(10, 0.02 * n)):
         return None
     return finding(
         "inputs-alike",
         f"the {n:,} texts of train are only {distinct:,} different ones to the network",
-        severity="error" if distinct < 0.02 * n else "warning",
     )
 
 
@@ -215,7 +216,9 @@ def _conflicts(run: RunConfig, examples: Examples, keys: Sequence[_Key]) -> Find
     )
 
 
-def _same_rows(run: RunConfig, examples: Examples, keys: Sequence[_Key]) -> Finding | None:
+def _same_rows(
+    run: RunConfig, examples: Examples, keys: Sequence[_Key], tokenizer: Tokenizer
+) -> Finding | None:
     """Examples of train that stand there before, with the same target."""
     if run.task in ("masked_lm", "spans") or len(examples) < _ENOUGH:
         return None
@@ -224,11 +227,34 @@ def _same_rows(run: RunConfig, examples: Examples, keys: Sequence[_Key]) -> Find
     share = n / len(examples)
     if share < 0.05:
         return None
+    key, most = Counter(keys).most_common(1)[0]
+    text = textwrap.shorten(" / ".join(tokenizer.decode(ids) for ids in key), 60)
     return finding(
         "rows-repeat",
         f"{n:,} of {len(examples):,} examples of train ({share:.1%}) stand there before, text and "
-        "label",
+        f"label; most often, {most:,} times, {text!r}",
         severity="warning" if share >= 0.2 else "info",
+    )
+
+
+def _same_pairs(run: RunConfig, examples: Examples, tokenizer: Tokenizer) -> Finding | None:
+    """Pairs of a text and itself."""
+    if run.data.text_pair is None or run.task in ("spans", "masked_lm"):
+        return None
+    same = 0
+    for row in range(len(examples)):
+        first, *others = (list(examples.ids[i]) for i in examples.sequences(row))
+        if others:
+            same += first == others[0]
+        else:  # [CLS] first [SEP] second [SEP]
+            end = first.index(tokenizer.sep_id)
+            same += first[1:end] == first[end + 1 : -1]
+    if same < 0.5 * len(examples):
+        return None
+    return finding(
+        "pairs-are-alike",
+        f"of {same:,} of {len(examples):,} examples of train both texts, data.text and "
+        "data.text_pair, are the same",
     )
 
 

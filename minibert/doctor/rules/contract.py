@@ -55,6 +55,60 @@ def sum_as_loss(history: History) -> Finding | None:
     )
 
 
+def scaled(history: History) -> Finding | None:
+    """Logits that are the head's answers times a number far from 1."""
+    found = history.last(_ROW)
+    factors = [each.scale for each in found if each.scale is not None]
+    if len(factors) < _ROW or max(factors) > 1.02 * min(factors) or 0.2 <= factors[-1] <= 5:
+        return None
+    return finding(
+        "logits-are-scaled",
+        f"what is given as logits is {factors[-1]:.3g} times what the head gives, in {_ROW} "
+        "batches",
+    )
+
+
+def over_the_batch(history: History) -> Finding | None:
+    """A loss that is cross-entropy, but of columns."""
+    found = history.last(_ROW)
+    if len(found) < _ROW or len(history.losses) < _ROW:
+        return None
+    pairs = list(zip(history.losses[-_ROW:], found, strict=True))
+    if any(each.loss_of_columns is None or each.n_rows < 2 for each in found):
+        return None
+    if not all(same(loss, each.loss_of_columns or 0.0) for loss, each in pairs):
+        return None
+    if any(same(loss, each.plain_loss) for loss, each in pairs):
+        return None
+    return finding(
+        "loss-over-the-batch",
+        f"the loss is {history.losses[-1]:.4g}, what a softmax over the {found[-1].n_rows} rows of "
+        f"the batch gives; over the {found[-1].n_labels} classes it is {found[-1].plain_loss:.4g}",
+    )
+
+
+def far_from_plain(history: History) -> Finding | None:
+    """A loss that is more than ten times the plain one, or less than a tenth, and not in step."""
+    found = history.last(_ROW)
+    if len(found) < _ROW or len(history.losses) < _ROW or found[0].kind == "numbers":
+        return None
+    shares = [
+        loss / each.plain_loss
+        for loss, each in zip(history.losses[-_ROW:], found, strict=True)
+        if each.plain_loss > 0.05
+    ]
+    if len(shares) < _ROW or not (min(shares) > 10 or 0 < max(shares) < 0.1):
+        return None
+    if max(shares) < 1.1 * min(shares):  # divided, or multiplied, by a number: what a loop may do
+        return None
+    return finding(
+        "loss-is-far-from-plain",
+        f"the loss is {history.losses[-1]:.3g}, where plain cross-entropy is "
+        f"{found[-1].plain_loss:.3g}: {min(shares):.2g} to {max(shares):.2g} times as much in "
+        f"{_ROW} updates",
+    )
+
+
 def wrong_sign(history: History) -> Finding | None:
     found = history.last(_ROW)
     if len(found) < _ROW or len(history.losses) < _ROW:
@@ -113,4 +167,24 @@ def label_runs(history: History) -> Finding | None:
     )
 
 
-RULES = (probabilities, sum_as_loss, wrong_sign, ignored_class, label_runs)
+def whole_numbers(history: History) -> Finding | None:
+    """Targets of a regression that may be names."""
+    found = history.last(_RUNS)
+    if len(found) < _RUNS or found[0].kind != "numbers":
+        return None
+    whole = [each.whole_targets for each in found if each.whole_targets is not None]
+    values = frozenset[float]().union(*whole)
+    if len(whole) < _RUNS or not 3 <= len(values) <= 20:
+        return None
+    rows = sum(each.n_rows for each in found)
+    return finding(
+        "classes-as-numbers",
+        f"the targets of {rows:,} rows are {', '.join(f'{v:g}' for v in sorted(values)[:6])}"
+        f"{' …' if len(values) > 6 else ''}, and nothing between",
+    )
+
+
+RULES = (
+    probabilities, scaled, over_the_batch, sum_as_loss, wrong_sign, ignored_class, label_runs,
+    far_from_plain, whole_numbers,
+)  # fmt: skip

@@ -135,9 +135,31 @@ def sure_and_wrong(history: History) -> Finding | None:
     )
 
 
+def unrelated(history: History) -> Finding | None:
+    """Everything is as it should be, and the labels cannot be told from the texts."""
+    n = 20
+    found = history.last(n)
+    if not history.pretrained or len(found) < n or not history.has_had_time():
+        return None
+    if history.has_learnt(n, share=0.985) or history.is_falling() or not found[0].is_about_texts:
+        return None
+    if found[0].kind != "numbers" and float(history.label_counts(n).max()) > 0.8 * history.n_rows(
+        n
+    ):
+        return None  # of which the most frequent label alone says nearly all
+    part, drift = history.encoder_drift()
+    return finding(
+        "labels-unrelated",
+        f"after {history.step} updates, which moved {part} by {drift:.1%}, the loss of the last "
+        f"{n} is {history.plain_loss(n):.4g}, label frequencies alone give "
+        f"{history.chance_loss(n):.4g}",
+    )
+
+
 def does_not_learn(history: History) -> Finding | None:
     n = 30
-    if len(history.last(n)) < n or not history.is_past(120, share=0.35):
+    patience = min(120, round(0.8 * history.total)) if history.total else 120
+    if len(history.last(n)) < n or not history.is_past(patience, share=0.35):
         return None
     if history.has_learnt(n, share=0.985):
         return None
@@ -149,6 +171,7 @@ def does_not_learn(history: History) -> Finding | None:
 
 
 RULES = (
+    unrelated,
     never_predicted,
     always_predicted,
     majority_only,

@@ -5,7 +5,7 @@ import statistics
 
 from minibert.doctor.findings import Finding, finding
 from minibert.doctor.history import History
-from minibert.doctor.probe import is_encoder
+from minibert.doctor.probe import Look, is_encoder
 
 # Of a layer's length, an update. Fine-tuning moves about 1e-3, training from nothing 1e-2.
 _LONG_STEP, _LONG_STEP_FRESH = 1e-2, 5e-2
@@ -57,22 +57,32 @@ def too_low(history: History) -> Finding | None:
     """Steps so short that the weights stay where they are, and nothing is learnt."""
     if not history.is_past(50) or len(history.looks) < _LOOKS or history.has_learnt(30):
         return None
-    moved = [value for look in history.looks[-_LOOKS:] for value in look.moved.values()]
-    fastest = max(moved, default=0.0)
-    if not 0 < fastest < _SHORT_STEP:
+    usual = statistics.fmean(_usual_move(look) for look in history.looks[-_LOOKS:])
+    if not 0 < usual < _SHORT_STEP or history.rates[-1] > history.rates[-10]:
         return None
     rate = history.rate()
-    far = fastest * (history.total or history.step)
+    far = usual * (history.total or history.step)
     settings = {"optimizer.learning_rate": f"{_USUAL_RATE:.0e}"} if rate < _USUAL_RATE / 2 else {}
     if (history.setting("training.max_grad_norm") or 1.0) < 1e-2:  # below what AdamW divides by
         settings["training.max_grad_norm"] = "1.0"
+    by = f" of {history.optimizer}" if history.optimizer else ""
+    norms = [math.hypot(*look.gradients.values()) for look in history.looks[-_LOOKS:]]
+    is_clipped = max(norms) < 1e-2 and max(norms) - min(norms) < 0.02 * max(norms)
+    clipped = f"; each gradient has the norm {norms[-1]:.2g}, as if clipped" if is_clipped else ""
     return finding(
         "rate-too-low",
-        f"at rate {rate:.1e} an update moves no part by more than {fastest:.1e} of its length, "
-        f"{far:.1e} by the end; the loss of the last 30 updates is {history.loss(30):.4g}, at the "
+        f"at rate {rate:.1e}{by} an update moves a layer by {usual:.1e} of its length, {far:.1e} "
+        f"by the end{clipped}; the loss of the last 30 updates is {history.loss(30):.4g}, at the "
         f"beginning {history.begins_with():.4g}",
         settings=settings,
     )
+
+
+def _usual_move(look: Look) -> float:
+    """How far an update took parts that are trained: the median, of the encoder's if any are."""
+    trained = {part: look.moved[part] for part in look.gradients}
+    encoder = [value for part, value in trained.items() if is_encoder(part)]
+    return statistics.median(encoder or list(trained.values()) or [0.0])
 
 
 def large_head(history: History) -> Finding | None:
