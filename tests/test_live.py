@@ -519,6 +519,24 @@ def test_evaluations_that_stand_still_while_the_network_moves_are_found(
     assert ("evaluation-stands-still" in names(doctor)) == (is_same and moves)
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+def test_an_evaluation_in_training_mode_is_found(is_training: bool) -> None:
+    model = Toy(3)
+    doctor = Doctor(model, say=lambda line: None)
+    for batch in islice(batches(rows()), 3):
+        logits = model.train()(batch.ids)
+        loss = F.cross_entropy(logits, batch.labels)
+        loss.backward()
+        doctor.step(loss=loss, logits=logits, labels=batch.labels)
+        model.train(is_training)
+        with torch.no_grad():
+            model(batch.ids)
+    doctor.evaluation({"loss": 1.0})
+    found = [each for each in doctor.ranked() if each.name == "evaluated-in-training-mode"]
+    assert bool(found) == is_training
+    assert all("called 1 times" in each.evidence for each in found)
+
+
 def test_grades_and_names_that_are_numbers_are_worth_knowing() -> None:
     settings = {"n_labels": 1, "answer": lambda a: a.squeeze(-1), "loss_of": mean_square}
     whole = run(**settings, data=rows(), target=lambda y: y.float())

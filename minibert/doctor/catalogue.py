@@ -391,6 +391,13 @@ CATALOGUE: dict[str, Entry] = {
         "call model.train() before each epoch: an evaluation leaves it in evaluation mode",
         ("training.dropout",),
     ),
+    "evaluated-in-training-mode": Entry(
+        "warning",
+        "the network is evaluated in training mode",
+        "dropout makes its answers worse than they are, and other ones every time",
+        "call model.eval() before an evaluation, and model.train() behind it",
+        ("training.dropout",),
+    ),
     "frozen-with-much-data": Entry(
         "warning",
         "the encoder is frozen though there is much data",

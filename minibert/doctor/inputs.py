@@ -20,6 +20,7 @@ class Watch:
         mask: the `attention_mask` that any module on the way to that table was given.
         labels: of the call, where the network takes them.
         loss, logits: what the network gave under these names.
+        n_dropping: how often the network was called without gradients, and with dropout.
         features, answers: what the last linear map of a width got and gave, once `follow` has
             named it.
     """
@@ -35,6 +36,7 @@ class Watch:
         self.features: Tensor | None = None
         self.answers: Tensor | None = None
         self.head: nn.Linear | None = None
+        self.n_dropping = 0
         self._call: _Call | None = None
         self._open: int | None = None  # how deep the call is that is being made
         self._handles: list[RemovableHandle] = [model.register_forward_hook(self._after)]
@@ -132,6 +134,7 @@ class Watch:
         modes = {module: module.training for module in call.module.modules()}
         # Its own are hooks of a call that trains, not of this one.
         kept = (self.ids, self.types, self.features, self.answers, self.loss, self.logits)
+        n_dropping = self.n_dropping
         devices = sorted({p.device.index for p in call.module.parameters() if p.is_cuda})
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=devices):
@@ -142,7 +145,7 @@ class Watch:
             for module, mode in modes.items():
                 module.training = mode
             self.ids, self.types, self.features, self.answers, self.loss, self.logits = kept
-            self._call, self._open = call, None
+            self._call, self._open, self.n_dropping = call, None, n_dropping
         values = output.values() if isinstance(output, Mapping) else output
         if isinstance(values, Tensor):
             return [values]
@@ -158,6 +161,9 @@ class Watch:
         if self._open is None or depth <= self._open:  # a call that is not part of another one
             self._call, self._open = _Call(module, args, kwargs), depth
             self.mask = self.labels = None
+        if depth == 0 and module is self._model and not torch.is_grad_enabled():
+            drops = (m for m in module.modules() if isinstance(m, nn.Dropout))
+            self.n_dropping += any(drop.training and drop.p > 0 for drop in drops)
         try:
             given = self._signatures[depth].bind_partial(*args, **kwargs).arguments
         except TypeError:  # which the call itself is about to say

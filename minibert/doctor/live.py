@@ -166,7 +166,7 @@ class Doctor:
         elif self.history.step % _EVERY == 0 or self.history.step == 1:
             new.append(self._look())
             new += [rule(self.history) for rule in rules.AFTER_UPDATES]
-        new.append(self._pile_up(signals))
+        new += [self._pile_up(signals), self._dropping()]
         return self._tell(new)
 
     def evaluation(
@@ -181,7 +181,8 @@ class Doctor:
         Returns, Raises: as `step`.
         """
         self.history.evaluated(metrics, confusion)
-        return self._tell([rule(self.history) for rule in rules.AFTER_EVALUATION])
+        new = [rule(self.history) for rule in rules.AFTER_EVALUATION]
+        return self._tell([self._dropping(), *new])
 
     def add(self, findings: Sequence[Finding]) -> list[Finding]:
         """Take over what was found elsewhere, as before the first update."""
@@ -398,6 +399,17 @@ class Doctor:
             sum(m.training for m in frozen_dropouts(self.model)),
         )
         return None
+
+    def _dropping(self) -> Finding | None:
+        """Was the network asked for answers, and not for gradients, in training mode?"""
+        n, self._watch.n_dropping = self._watch.n_dropping, 0
+        if not n:
+            return None
+        return finding(
+            "evaluated-in-training-mode",
+            f"before update {self.history.step + 1} the network was called {n:,} times without "
+            "gradients, with its dropouts on",
+        )
 
     def _pile_up(self, signals: Signals | None) -> Finding | None:
         """Is what the gradient of the head's bias grew by what one update alone would give?
