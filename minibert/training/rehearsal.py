@@ -24,6 +24,7 @@ _UPDATES = 25
 _KEPT = {
     "not-finite", "labels-do-not-fit", "nothing-is-trained", "no-gradient", "weights-stand-still",
     "head-starts-large", "layer-is-dead", "dropout-is-off", "frozen-but-dropping",
+    "weights-are-constant", "encoder-is-fresh", "dropout-is-high",
 }  # fmt: skip
 
 
