@@ -36,16 +36,20 @@ def main() -> None:
     say("fetching the checkpoint that the tests use")
     run(python, "-m", "minibert", "fetch", "all-MiniLM-L6-v2")
     say("testing without transformers")
-    run(python, "-m", "pytest", "-q")
-    say("testing what is slow: processes that are killed, examples, large files")
-    # Most of them wait for processes: two at once, each on a thread of its own.
-    slow = ("-m", "slow and not reference", "-n", "2")
-    run(python, "-m", "pytest", "-q", *slow, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    test(python)
+    say("testing what is slow: failures of training, processes that are killed, large files")
+    test(python, "-m", "slow and not reference")
     say("testing the wheel")
     test_wheel(python)
     reference = ensure(".venv-reference", {"test", "reference", "train", "tune"})
     say("testing against transformers and sentence-transformers")
-    run(reference, "-m", "pytest", "-q", "-m", "reference")
+    test(reference, "-m", "reference")
+
+
+def test(python: Path, *selection: str) -> None:
+    """Run tests, two at once and each on a thread of its own: most are small, or wait."""
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run(python, "-m", "pytest", "-q", "-n", "2", *selection, env=one_thread)
 
 
 def test_wheel(python: Path) -> None:

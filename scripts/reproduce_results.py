@@ -304,14 +304,18 @@ def write_results(results: Mapping[str, Any]) -> None:
 
 
 def write_page(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put the table between the two marks of docs/results.md."""
+    """Put each table between its two marks in docs/results.md."""
     page = PAGE.read_text(encoding="utf-8")
-    begin, end = "<!-- table -->", "<!-- end of table -->"
-    before, _, rest = page.partition(begin)
-    _, _, after = rest.partition(end)
+    for mark, lines in (
+        ("table", table_lines(results, json.loads(TRAINER.read_text()))),
+        ("findings", finding_lines(results)),
+    ):
+        begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = "\n".join([f"{before}{begin}", "", *lines, "", f"{end}{after}"])
     with replacing(PAGE) as part:
-        table = "\n".join(table_lines(results, json.loads(TRAINER.read_text())))
-        part.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
+        part.write_text(page, encoding="utf-8")
 
 
 def table_lines(
@@ -334,6 +338,33 @@ def table_lines(
                 name = f"{task}{f', {variant}' if variant else ''}{told}"
                 peers = [] if variant or suffix else [100 * each for each in trainer.get(task, [])]
                 lines.append(_line(name, experiment.figure, devs, tests, peers))
+    return lines
+
+
+def finding_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A row for each task and variant: what the doctor said of its runs."""
+    lines = ["| task | runs | warnings | worth knowing |", "|---|---|---|---|"]
+    for task, experiment in EXPERIMENTS.items():
+        for variant in experiment.variants:
+            cells = [Cell(task, variant, seed).name for seed in experiment.seeds]
+            runs = [
+                results[name]["findings"] for name in cells if "findings" in results.get(name, ())
+            ]
+            if not runs:
+                continue
+            warnings: dict[str, list[str]] = {}
+            others: dict[str, None] = {}
+            for finding in (each for run in runs for each in run):
+                if finding["severity"] == "info":
+                    others[f"`{finding['name']}`"] = None
+                else:
+                    warnings.setdefault(finding["name"], []).append(finding["evidence"])
+            told = [
+                f"`{name}` in {len(evidence)}: {evidence[0]}" for name, evidence in warnings.items()
+            ]
+            name = f"{task}, {variant}" if variant else task
+            known = ", ".join(others) or "none"
+            lines.append(f"| {name} | {len(runs)} | {'; '.join(told) or 'none'} | {known} |")
     return lines
 
 
