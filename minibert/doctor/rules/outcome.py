@@ -161,7 +161,7 @@ def does_not_learn(history: History) -> Finding | None:
     patience = min(120, round(0.8 * history.total)) if history.total else 120
     if len(history.last(n)) < n or not history.is_past(patience, share=0.35):
         return None
-    if history.has_learnt(n, share=0.985):
+    if history.has_learnt(n, share=0.985) or history.is_falling():
         return None
     return finding(
         "does-not-learn",

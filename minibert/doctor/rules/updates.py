@@ -57,7 +57,7 @@ def too_low(history: History) -> Finding | None:
     """Steps so short that the weights stay where they are, and nothing is learnt."""
     if not history.is_past(50) or len(history.looks) < _LOOKS or history.has_learnt(30):
         return None
-    usual = statistics.fmean(_usual_move(look) for look in history.looks[-_LOOKS:])
+    usual = max(_usual_move(look) for look in history.looks)  # later ones may be of a lower rate
     if not 0 < usual < _SHORT_STEP or history.rates[-1] > history.rates[-10]:
         return None
     rate = history.rate()
@@ -71,9 +71,9 @@ def too_low(history: History) -> Finding | None:
     clipped = f"; each gradient has the norm {norms[-1]:.2g}, as if clipped" if is_clipped else ""
     return finding(
         "rate-too-low",
-        f"at rate {rate:.1e}{by} an update moves a layer by {usual:.1e} of its length, {far:.1e} "
-        f"by the end{clipped}; the loss of the last 30 updates is {history.loss(30):.4g}, at the "
-        f"beginning {history.begins_with():.4g}",
+        f"at rate {rate:.1e}{by} an update moves a layer by at most {usual:.1e} of its "
+        f"length, {far:.1e} by the end{clipped}; the loss of the last 30 updates is "
+        f"{history.loss(30):.4g}, at the beginning {history.begins_with():.4g}",
         settings=settings,
     )
 
