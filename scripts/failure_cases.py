@@ -356,12 +356,12 @@ CASES: tuple[Case, ...] = (
         **_in_loop(_QUESTIONS, "no zero_grad"),
     ),
     Case(
-        name="The optimizer lacks the head",
-        story="An optimizer that was made before the head, or of the encoder alone.",
-        finding="head-is-not-trained",
+        name="The optimizer lacks the encoder",
+        story="An optimizer of the head alone, or made before a part was put in its place.",
+        finding="not-in-the-optimizer",
         remedy="AdamW(model.parameters())",
         figure="accuracy",
-        **_in_loop(_QUESTIONS, "encoder only"),
+        **_in_loop(_QUESTIONS, "head only"),
     ),
     Case(
         name="Padding to a fixed length without a mask",

@@ -359,7 +359,7 @@ class LoopRun:
         if self.fault in ("frozen", "frozen in training mode"):
             model.bert.requires_grad_(False)
             model.bert.train(self.fault != "frozen")
-        return model.bert.parameters() if self.fault == "encoder only" else model.parameters()
+        return (model.classifier if self.fault == "head only" else model).parameters()
 
     def _batch(self, tokenizer: Tokenizer, rows: Sequence[Row]) -> dict[str, Tensor]:
         pairs = [row["text_pair"] for row in rows] if self._is_regression else None

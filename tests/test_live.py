@@ -206,7 +206,7 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any]]] = {
          "change": lambda model: model.requires_grad_(False)},
     ),
     "head not held": (
-        "head-is-not-trained", {"held": lambda model: model.layers.parameters()},
+        "not-in-the-optimizer", {"held": lambda model: model.layers.parameters()},
     ),
     "detached": (
         "no-gradient", {"loss_of": lambda logits, labels: cross_entropy(logits, labels).detach()},

@@ -219,11 +219,12 @@ CATALOGUE: dict[str, Entry] = {
         ("training.freeze",),
         explains=("labels-unrelated",),
     ),
-    "head-is-not-trained": Entry(
+    "not-in-the-optimizer": Entry(
         "error",
         "the optimizer lacks parameters that get gradients",
-        "what it does not hold stays as it was drawn, and the rest has to fit to that",
-        "make the optimizer after the head, of all of model.parameters()",
+        "what it does not hold stays as it is, and the rest has to fit to that",
+        "make the optimizer when the network is whole, of all of model.parameters(), and freeze what "
+        "is not to be trained",
         ("training.freeze",),
     ),
     "no-gradient": Entry(

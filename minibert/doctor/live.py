@@ -356,7 +356,7 @@ class Doctor:
         if left:
             found.append(
                 finding(
-                    "head-is-not-trained",
+                    "not-in-the-optimizer",
                     f"{len(left)} parameters get gradients and are not in the optimizer: "
                     f"{', '.join(left[:3])}",
                 )
