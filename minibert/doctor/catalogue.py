@@ -223,8 +223,8 @@ CATALOGUE: dict[str, Entry] = {
         "error",
         "the optimizer lacks parameters that get gradients",
         "what it does not hold stays as it is, and the rest has to fit to that",
-        "make the optimizer when the network is whole, of all of model.parameters(), and freeze what "
-        "is not to be trained",
+        "make the optimizer when the network is whole, of all of model.parameters(), and freeze "
+        "what is not to be trained",
         ("training.freeze",),
     ),
     "no-gradient": Entry(
