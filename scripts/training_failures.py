@@ -48,7 +48,8 @@ def main() -> None:
         if against := case.verdict(first, second):
             raise SystemExit(f"error: {case.name}: {against}")
         found = [told(first), told(second)]
-        draw(case, found)
+        if not first.refused:
+            draw(case, found)
         with replacing(RESULTS) as part:
             all_found = {**read_results(), case.name: found}
             done = {each.name: all_found[each.name] for each in ALL if each.name in all_found}
