@@ -49,7 +49,7 @@ def main() -> None:
 def test(python: Path, *selection: str) -> None:
     """Run tests, two at once and each on a thread of its own: most are small, or wait."""
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run(python, "-m", "pytest", "-q", "-n", "2", *selection, env=one_thread)
+    run(python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", *selection, env=one_thread)
 
 
 def test_wheel(python: Path) -> None:

@@ -140,8 +140,8 @@ def _in_loop(run: Loop, fault: str, mended: str = "") -> dict[str, Run]:
 
 
 _QUESTIONS = LoopRun(trec, 6)
-_REVIEWS = LoopRun(sst2, 1, figure="loss")
-_PAIRS = LoopRun(stsb, 1, figure="spread", n_updates=60)
+_REVIEWS = LoopRun(sst2, 1, figure="loss", n_updates=35)
+_PAIRS = LoopRun(stsb, 1, figure="spread")
 _SPREAD = "spread of answers, in that of targets"
 
 CASES: tuple[Case, ...] = (
@@ -421,9 +421,9 @@ HARMLESS = (
     Harmless(
         name="Pairs without token types",
         advice="Without token_type_ids a network cannot tell the two texts of a pair apart.",
-        figure="loss",
-        usual=replace(_PAIRS, figure="loss"),
-        other=replace(_PAIRS, figure="loss", fault="no types"),
+        figure=_SPREAD,
+        usual=_PAIRS,
+        other=replace(_PAIRS, fault="no types"),
         margin=0.1,
     ),
 )

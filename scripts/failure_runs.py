@@ -413,7 +413,7 @@ class TagRun:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
         doctor = Doctor(model, optimizer, say=_silent)
         losses: list[float] = []
-        for start in range(40):
+        for start in range(25):
             some = [sentences[(start * 12 + i) % len(sentences)] for i in range(12)]
             encoded = tokenizer.encode_words([words for words, _ in some], max_length=64)
             batch = tokenizer.pad(encoded)

@@ -29,6 +29,13 @@ with scripts_first():
     RUNS = importlib.import_module("failure_runs")
 
 
+def grouped(case: Any) -> Any:
+    """A case as a parameter: those of the same data, which share runs, go to the same process."""
+    run = case.runs[-1]
+    data = getattr(run, "tables", getattr(run, "rows", type(run)))
+    return pytest.param(case, id=case.name, marks=pytest.mark.xdist_group(data.__name__))
+
+
 @pytest.fixture(scope="module")
 def results() -> Any:
     """Of runs, each made once: many failures are mended to the same one."""
@@ -39,7 +46,7 @@ def results() -> Any:
 @pytest.mark.data
 # What the faults themselves do is not to be told by torch: a user may not see its warning.
 @pytest.mark.filterwarnings("ignore:Using a target size")
-@pytest.mark.parametrize("case", CASES.ALL, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [grouped(case) for case in CASES.ALL])
 def test_the_cause_is_named_first_and_its_remedy_mends(case: Any, results: Any) -> None:
     first, second = (results.of(run) for run in case.runs)
     assert case.verdict(first, second) == ""
