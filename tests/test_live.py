@@ -345,6 +345,27 @@ def test_padding_is_seen_where_answers_change_with_it(
     assert ("padding-is-seen" in names(doctor)) == is_found
 
 
+class Once(Toy):
+    """A network that cannot be called but for training."""
+
+    def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        if not torch.is_grad_enabled():
+            raise RuntimeError("not\nnow")
+        return super().forward(ids, attention_mask)
+
+
+def test_a_network_that_cannot_be_asked_again_goes_on_training() -> None:
+    model, said = Once(3), list[str]()
+    doctor = Doctor(model, say=said.append)
+    for batch in islice(batches(rows()), 8):
+        ids = torch.cat([batch.ids, torch.zeros(16, 4, dtype=torch.long)], 1)
+        logits = model(ids)
+        doctor.step(loss=F.cross_entropy(logits, batch.labels), logits=logits, labels=batch.labels)
+    told = [line for line in said if "whether" in line]
+    assert told == ["doctor: whether padding changes answers cannot be told: RuntimeError: not now"]
+    assert all(module.training for module in model.modules())
+
+
 def test_a_mask_the_wrong_way_round_is_found() -> None:
     model = Toy(3)
     doctor = Doctor(model, say=lambda line: None)
