@@ -47,3 +47,12 @@ class RunError(MinibertError):
 
 class TrainingError(MinibertError):
     """A training run that cannot be made, or go on, as asked."""
+
+
+def in_one_line(error: Exception) -> str:
+    """Its kind and its message, for a line that says what went on without it.
+
+    >>> in_one_line(OSError("no\\nroom"))
+    'OSError: no room'
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pages import between_marks
 
 from minibert import Embedder
 from minibert.errors import MinibertError
@@ -310,10 +311,7 @@ def write_page(results: Mapping[str, Mapping[str, Any]]) -> None:
         ("table", table_lines(results, json.loads(TRAINER.read_text()))),
         ("findings", finding_lines(results)),
     ):
-        begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
-        before, _, rest = page.partition(begin)
-        _, _, after = rest.partition(end)
-        page = "\n".join([f"{before}{begin}", "", *lines, "", f"{end}{after}"])
+        page = between_marks(page, mark, "\n".join(lines))
     with replacing(PAGE) as part:
         part.write_text(page, encoding="utf-8")
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from failure_cases import ALL, CASES, HARMLESS, Case, Harmless
 from failure_runs import Result, Results
+from pages import between_marks
 
 from minibert.files import replacing
 from minibert.training.curves import smoothed
@@ -80,11 +81,8 @@ def write_page(results: Mapping[str, Any]) -> None:
     """Put the sections between the marks of the page."""
     page = PAGE.read_text(encoding="utf-8")
     for cases, write, mark in ((CASES, section, "sections"), (HARMLESS, harmless, "harmless")):
-        begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
-        before, _, rest = page.partition(begin)
-        _, _, after = rest.partition(end)
         texts = [write(case, *results[case.name]) for case in cases if case.name in results]
-        page = "\n\n".join([f"{before}{begin}", *texts, f"{end}{after}"])
+        page = between_marks(page, mark, "\n\n".join(texts))
     with replacing(PAGE) as part:
         part.write_text(page, encoding="utf-8")
 

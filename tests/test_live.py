@@ -117,6 +117,17 @@ def run(
     return doctor
 
 
+def updates(model: nn.Module, optimizer: torch.optim.Optimizer, doctor: Doctor, n: int) -> None:
+    """Train as it should be done, with the doctor looking on."""
+    for batch in islice(batches(rows()), n):
+        logits = model(batch.ids)
+        loss = F.cross_entropy(logits, batch.labels)
+        loss.backward()
+        doctor.step(loss=loss, logits=logits, labels=batch.labels)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def names(doctor: Doctor) -> list[str]:
     return [each.name for each in doctor.ranked()]
 
@@ -528,15 +539,9 @@ def test_evaluations_that_stand_still_while_the_network_moves_are_found(
     model = Toy(3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3 if moves else 0.0)
     doctor = Doctor(model, optimizer, say=lambda line: None)
-    for number, batch in enumerate(islice(batches(rows()), 40)):
-        logits = model(batch.ids)
-        loss = F.cross_entropy(logits, batch.labels)
-        loss.backward()
-        doctor.step(loss=loss, logits=logits, labels=batch.labels)
-        optimizer.step()
-        optimizer.zero_grad()
-        if number % 20 == 19:
-            doctor.evaluation({"loss": 1.1 if is_same else 1.1 - number / 100})
+    for number in range(2):
+        updates(model, optimizer, doctor, 20)
+        doctor.evaluation({"loss": 1.1 if is_same else 1.1 - number / 100})
     assert ("evaluation-stands-still" in names(doctor)) == (is_same and moves)
 
 
@@ -581,13 +586,7 @@ def test_short_steps_are_told_with_what_makes_them(
     model = Toy(3)
     held = optimizer(model)
     doctor = Doctor(model, held, say=lambda line: None)
-    for batch in islice(batches(rows()), 60):
-        logits = model(batch.ids)
-        loss = F.cross_entropy(logits, batch.labels)
-        loss.backward()
-        doctor.step(loss=loss, logits=logits, labels=batch.labels)
-        held.step()
-        held.zero_grad()
+    updates(model, held, doctor, 60)
     (found,) = [each for each in doctor.ranked() if each.name == "rate-too-low"]
     assert told in found.evidence
 
@@ -649,13 +648,7 @@ def test_each_finding_is_told_once_with_numbers_reason_and_setting() -> None:
     model = Toy(3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3.0)
     doctor = Doctor(model, optimizer, say=lines.append)
-    for batch in islice(batches(rows()), 60):
-        logits = model(batch.ids)
-        loss = F.cross_entropy(logits, batch.labels)
-        loss.backward()
-        doctor.step(loss=loss, logits=logits, labels=batch.labels)
-        optimizer.step()
-        optimizer.zero_grad()
+    updates(model, optimizer, doctor, 60)
     heads = [line for line in lines if line.startswith("doctor: ")]
     assert (
         len(heads) == len(set(heads)) == len([f for f in doctor.findings if f.severity != "info"])

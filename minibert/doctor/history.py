@@ -101,6 +101,13 @@ class History:
         """The mean of the first losses."""
         return statistics.fmean(self.losses[:n])
 
+    def with_losses(self, n: int) -> Sequence[tuple[float, Signals]]:
+        """The last losses, each with the signals of its update; none where there are fewer."""
+        found = self.last(n)
+        if min(len(found), len(self.losses)) < n:
+            return []
+        return list(zip(self.losses[-n:], found, strict=True))
+
     def last(self, n: int) -> Sequence[Signals]:
         """The signals of the last updates that are of one kind with the very last."""
         found = self.signals[-n:]
@@ -181,13 +188,17 @@ class History:
 
         Healthy ones have learnt something when their rates add up to 2e-3 (20 updates at 1e-4).
         """
-        if not self.is_past(30) or self.rates[-1] > self.rates[-10]:  # it is still warming up
+        if not self.is_past(30) or self.is_warming_up():
             return False
         # Of plain gradient descent rates say nothing of how far a step goes.
         way = 1e-4 * self.step if self.optimizer.startswith("SGD") else sum(self.rates)
         return way >= 5e-3 or (
             self.total is not None and self.step >= 0.6 * self.total and way >= 1.5e-3
         )
+
+    def is_warming_up(self, n: int = 10) -> bool:
+        """Is the rate above that of a few updates before?"""
+        return self.rates[-1] > self.rates[-n]
 
     def is_falling(self, n: int = 15) -> bool:
         """Is the loss of the last updates below that of as many before?"""

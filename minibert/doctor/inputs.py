@@ -245,9 +245,10 @@ def squashed_by(answers: Tensor | None, logits: Tensor) -> str | None:
 
     "" for nothing at all, None where that cannot be told.
     """
-    if answers is None or answers.numel() != logits.numel():
+    pair = _of_one_shape(answers, logits)
+    if pair is None:
         return None
-    answers, logits = answers.float(), logits.detach().float().reshape(answers.shape)
+    answers, logits = pair
     for name, forms in (
         ("", answers),
         ("sigmoid", answers.sigmoid()),
@@ -260,15 +261,23 @@ def squashed_by(answers: Tensor | None, logits: Tensor) -> str | None:
 
 def scale_of(answers: Tensor | None, logits: Tensor) -> float | None:
     """By which factor logits are a head's answers; None where they are no multiple of them."""
-    if answers is None or answers.numel() != logits.numel():
+    pair = _of_one_shape(answers, logits)
+    if pair is None:
         return None
-    answers, logits = answers.float(), logits.detach().float().reshape(answers.shape)
+    answers, logits = pair
     square = float(answers.square().sum())
     if not square:
         return None
     factor = float((answers * logits).sum()) / square
     left = float((logits - factor * answers).norm())
     return factor if left <= 1e-2 * float(logits.norm()) and factor else None
+
+
+def _of_one_shape(answers: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+    """A head's answers and what is called logits, in float32; None where they are of other size."""
+    if answers is None or answers.numel() != logits.numel():
+        return None
+    return answers.float(), logits.detach().float().reshape(answers.shape)
 
 
 def padding_seen(ids: Tensor, mask: Tensor | None, pad_id: int) -> float:

@@ -48,14 +48,8 @@ from minibert.doctor.signals import (
     same,
     signals_of,
 )
-from minibert.doctor.start import (
-    constant_weights,
-    fresh_layers,
-    high_dropout,
-    is_pretrained,
-    started_afresh,
-)
-from minibert.errors import TrainingError
+from minibert.doctor.start import constant_weights, fresh_encoder, high_dropout, is_pretrained
+from minibert.errors import TrainingError, in_one_line
 
 _EVERY = 5  # updates between two looks at weights and gradients, and at the rules
 _ROW = 5  # updates in a row that settle what one may be by chance
@@ -344,8 +338,8 @@ class Doctor:
         try:
             return self._watch.sees_padding(pad_id)
         except Exception as error:  # a training loop is worth more than a finding about it
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self._say(f"doctor: whether padding changes answers cannot be told: {reason}")
+            told = in_one_line(error)
+            self._say(f"doctor: whether padding changes answers cannot be told: {told}")
             return False
 
     def _membership(self) -> list[Finding | None]:
@@ -374,11 +368,10 @@ class Doctor:
 
     def _start(self, signals: Signals | None) -> list[Finding | None]:
         """What the network is before its first update."""
-        fresh, n_layers = fresh_layers(self.model)
+        found = [constant_weights(self.model), high_dropout(self.model)]
         of_texts = signals is not None and signals.is_about_texts
-        found: list[Finding | None] = [constant_weights(self.model), high_dropout(self.model)]
-        if fresh and of_texts and not self._is_fresh_by_will:
-            found.append(started_afresh(self.model, fresh, n_layers))
+        if of_texts and not self._is_fresh_by_will:
+            found.append(fresh_encoder(self.model))
         return found
 
     def _not_finite(self, what: str) -> Finding:

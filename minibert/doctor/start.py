@@ -39,8 +39,11 @@ def fresh_layers(model: nn.Module) -> tuple[list[str], int]:
     return fresh, max(1, len(layers))
 
 
-def started_afresh(model: nn.Module, fresh: list[str], n_layers: int) -> Finding:
+def fresh_encoder(model: nn.Module) -> Finding | None:
     """Layers that never were trained, where a pretrained encoder is to be expected."""
+    fresh, n_layers = fresh_layers(model)
+    if not fresh:
+        return None
     size = sum(p.numel() for n, p in model.named_parameters() if is_encoder(part_of(n)))
     some = f"{', '.join(fresh[:4])} of {n_layers} layers" if len(fresh) < n_layers else "all layers"
     return finding(

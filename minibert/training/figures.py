@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from minibert.errors import in_one_line
 from minibert.training.curves import RunLog, draw
 from minibert.training.loop import Observer, StepRecord, Trainer
 
@@ -122,4 +123,4 @@ def _reason(error: Exception, package: str) -> str:
     """What went wrong, in a line, and how to mend it where the package is not there."""
     if isinstance(error, ImportError):
         return f"{package} is not installed: pip install {package}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return in_one_line(error)

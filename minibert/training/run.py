@@ -15,7 +15,7 @@ from torch import nn
 
 from minibert.checkpoint import Pretrained, hash_tensors
 from minibert.config import BertConfig
-from minibert.errors import CheckpointError, RunError, TrainingError
+from minibert.errors import CheckpointError, RunError, TrainingError, in_one_line
 from minibert.files import discard, exclusive, replacing, replacing_folder, sweep
 from minibert.prediction.settings import COMPARED, PredictionSettings
 from minibert.recipe import read_recipe
@@ -422,10 +422,9 @@ def reported(folder: Path, *, say: Callable[[str], None]) -> Iterator[None]:
         try:
             write_report(folder)
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
             say(
-                f"warning: {folder}: the report was not written: {reason}; the run does not need "
-                "it, and minibert report writes it anew"
+                f"warning: {folder}: the report was not written: {in_one_line(error)}; the run "
+                "does not need it, and minibert report writes it anew"
             )
 
     try:

@@ -38,20 +38,19 @@ def probabilities(history: History) -> Finding | None:
 
 def sum_as_loss(history: History) -> Finding | None:
     """A loss that is the mean times the number of rows."""
-    found = history.last(_ROW)
-    if len(found) < _ROW or len(history.losses) < _ROW:
-        return None
+    found = history.with_losses(_ROW)
     factors = []
-    for loss, each in zip(history.losses[-_ROW:], found, strict=True):
+    for loss, each in found:
         n_terms = each.n_rows * (each.n_labels if each.kind == "presences" else 1)
         sums = [n for n in {each.n_rows, n_terms} if n > 1 and same(loss, n * each.plain_loss)]
         factors += sums[:1]
     if len(factors) < _ROW:
         return None
+    loss, last = found[-1]
     return finding(
         "loss-is-a-sum",
-        f"the loss is {history.losses[-1]:.4g}, the mean over {found[-1].n_rows} rows is "
-        f"{found[-1].plain_loss:.4g}: {factors[-1]} times as much, in {_ROW} updates",
+        f"the loss is {loss:.4g}, the mean over {last.n_rows} rows is {last.plain_loss:.4g}: "
+        f"{factors[-1]} times as much, in {_ROW} updates",
     )
 
 
@@ -70,66 +69,59 @@ def scaled(history: History) -> Finding | None:
 
 def over_the_batch(history: History) -> Finding | None:
     """A loss that is cross-entropy, but of columns."""
-    found = history.last(_ROW)
-    if len(found) < _ROW or len(history.losses) < _ROW:
+    found = history.with_losses(_ROW)
+    if not found or any(each.loss_of_columns is None or each.n_rows < 2 for _, each in found):
         return None
-    pairs = list(zip(history.losses[-_ROW:], found, strict=True))
-    if any(each.loss_of_columns is None or each.n_rows < 2 for each in found):
+    if not all(same(loss, each.loss_of_columns or 0.0) for loss, each in found):
         return None
-    if not all(same(loss, each.loss_of_columns or 0.0) for loss, each in pairs):
+    if any(same(loss, each.plain_loss) for loss, each in found):
         return None
-    if any(same(loss, each.plain_loss) for loss, each in pairs):
-        return None
+    loss, last = found[-1]
     return finding(
         "loss-over-the-batch",
-        f"the loss is {history.losses[-1]:.4g}, what a softmax over the {found[-1].n_rows} rows of "
-        f"the batch gives; over the {found[-1].n_labels} classes it is {found[-1].plain_loss:.4g}",
+        f"the loss is {loss:.4g}, what a softmax over the {last.n_rows} rows of the batch gives; "
+        f"over the {last.n_labels} classes it is {last.plain_loss:.4g}",
     )
 
 
 def far_from_plain(history: History) -> Finding | None:
     """A loss that is more than ten times the plain one, or less than a tenth, and not in step."""
-    found = history.last(_ROW)
-    if len(found) < _ROW or len(history.losses) < _ROW or found[0].kind == "numbers":
-        return None
+    found = history.with_losses(_ROW)
     shares = [
         loss / each.plain_loss
-        for loss, each in zip(history.losses[-_ROW:], found, strict=True)
-        if each.plain_loss > 0.05
+        for loss, each in found
+        if each.plain_loss > 0.05 and each.kind != "numbers"
     ]
     if len(shares) < _ROW or not (min(shares) > 10 or 0 < max(shares) < 0.1):
         return None
     if max(shares) < 1.1 * min(shares):  # divided, or multiplied, by a number: what a loop may do
         return None
+    loss, last = found[-1]
     return finding(
         "loss-is-far-from-plain",
-        f"the loss is {history.losses[-1]:.3g}, where plain cross-entropy is "
-        f"{found[-1].plain_loss:.3g}: {min(shares):.2g} to {max(shares):.2g} times as much in "
-        f"{_ROW} updates",
+        f"the loss is {loss:.3g}, where plain cross-entropy is {last.plain_loss:.3g}: "
+        f"{min(shares):.2g} to {max(shares):.2g} times as much in {_ROW} updates",
     )
 
 
 def wrong_sign(history: History) -> Finding | None:
-    found = history.last(_ROW)
-    if len(found) < _ROW or len(history.losses) < _ROW:
+    found = history.with_losses(_ROW)
+    if not found or not all(same(-loss, each.plain_loss) for loss, each in found):
         return None
-    pairs = zip(history.losses[-_ROW:], found, strict=True)
-    if not all(same(-loss, each.plain_loss) for loss, each in pairs):
-        return None
+    loss, last = found[-1]
     return finding(
         "loss-has-the-wrong-sign",
-        f"the loss is {history.losses[-1]:.4g}; of these logits and labels it is "
-        f"{found[-1].plain_loss:.4g}",
+        f"the loss is {loss:.4g}; of these logits and labels it is {last.plain_loss:.4g}",
     )
 
 
 def ignored_class(history: History) -> Finding | None:
     """A loss that is the mean over all rows but those of one class."""
-    found = history.last(_ROW)
-    if len(found) < _ROW or found[0].loss_without is None or not found[0].is_about_texts:
+    found = history.with_losses(_ROW)
+    if not found or found[0][1].loss_without is None or not found[0][1].is_about_texts:
         return None
     told: Tensor | None = None
-    for loss, each in zip(history.losses[-_ROW:], found, strict=True):
+    for loss, each in found:
         assert each.loss_without is not None
         if same(loss, each.plain_loss):
             return None

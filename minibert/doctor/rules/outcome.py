@@ -143,10 +143,9 @@ def unrelated(history: History) -> Finding | None:
         return None
     if history.has_learnt(n, share=0.985) or history.is_falling() or not found[0].is_about_texts:
         return None
-    if found[0].kind != "numbers" and float(history.label_counts(n).max()) > 0.8 * history.n_rows(
-        n
-    ):
-        return None  # of which the most frequent label alone says nearly all
+    frequent = 0 if found[0].kind == "numbers" else int(history.label_counts(n).max())
+    if frequent > 0.8 * history.n_rows(n):  # which alone says nearly all
+        return None
     part, drift = history.encoder_drift()
     return finding(
         "labels-unrelated",

@@ -58,7 +58,7 @@ def too_low(history: History) -> Finding | None:
     if not history.is_past(50) or len(history.looks) < _LOOKS or history.has_learnt(30):
         return None
     usual = max(_usual_move(look) for look in history.looks)  # later ones may be of a lower rate
-    if not 0 < usual < _SHORT_STEP or history.rates[-1] > history.rates[-10]:
+    if not 0 < usual < _SHORT_STEP or history.is_warming_up():
         return None
     rate = history.rate()
     far = usual * (history.total or history.step)
