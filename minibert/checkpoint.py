@@ -24,7 +24,8 @@ from minibert import tensor_files
 from minibert.config import BertConfig
 from minibert.errors import CheckpointError
 from minibert.files import replacing, replacing_all
-from minibert.tensor_files import FLOATS, Entry
+from minibert.quantise import BITS, quantise
+from minibert.tensor_files import FLOATS, INTEGERS, Entry
 from minibert.weights import resolve
 
 DTYPES = {
@@ -153,7 +154,8 @@ class Pretrained(nn.Module):
 
         Args:
             name: a folder, a name of the manifest, or a hub id "owner/name".
-            dtype: of the parameters: "float32", "bfloat16", "float16" or "float64".
+            dtype: of the parameters: "float32", "bfloat16", "float16" or "float64"; "int16" or
+                "int8" makes the layers' linear maps such of integers, for inference.
             device: where they go.
             labels: names or number of a classifier's labels, in place of the checkpoint's.
             new_head: initialise the head afresh, whatever the file holds.
@@ -255,12 +257,21 @@ def load(
 
     With `whole`, a file that lacks the head is refused: there would be chance in its place.
     """
-    if dtype not in DTYPES:
-        raise CheckpointError(f"got dtype {dtype!r}, expected one of {list(DTYPES)}")
+    if dtype not in (*DTYPES, *BITS):
+        raise CheckpointError(f"got dtype {dtype!r}, expected one of {[*DTYPES, *BITS]}")
+    floats = DTYPES.get(dtype, torch.float32)
     with contextlib.ExitStack() as stack:
         entries = tensor_files.open_tensors(folder, stack)
+        stored = _stored_integers(entries, folder)
+        if stored and dtype not in ("float32", stored):
+            raise CheckpointError(
+                f"{folder}: its weights are {stored}, got dtype {dtype!r}; load it as {stored}, or "
+                "take the checkpoint that it was made of"
+            )
         with torch.device("meta"):
             model = cls(config)
+            if stored:
+                quantise(model, stored)
         plan = _plan(model, entries, folder, new_head=new_head)
         if whole and plan.new:
             lacking = [part for name in plan.new for part in disk_names(name)]
@@ -270,9 +281,16 @@ def load(
             )
         if check_finite:
             tensor_files.check_finite(
-                [entries[name] for parts in plan.old.values() for name in parts]
+                [
+                    entries[name]
+                    for parts in plan.old.values()
+                    for name in parts
+                    if entries[name].kind in FLOATS
+                ]
             )
-        report = _fill(model, plan, entries, DTYPES[dtype], device, check_finite=check_finite)
+        report = _fill(model, plan, entries, floats, device, check_finite=check_finite)
+    if dtype in BITS and not stored:
+        quantise(model, dtype)
     model.load_report = report
     if report.initialised:
         _log.warning("%s: initialised afresh: %s", folder, ", ".join(report.initialised))
@@ -289,6 +307,9 @@ def save(model: Pretrained, folder: Path) -> None:
         "architectures": [type(model).__name__],
         "dtype": dtypes.pop() if len(dtypes) == 1 else "float32",
     }
+    if integers := dtypes & BITS.keys():
+        # What transformers does not know of, so that it refuses the file in place of misreading it.
+        values["quantization_config"] = {"quant_method": "minibert", "weights": integers.pop()}
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -416,7 +437,8 @@ def _plan(
     for name, parts in old.items():
         rows, *rest = state[name].shape
         for part in parts:
-            _check_entry(entries[found[part]], (rows // len(parts), *rest), is_head=name in heads)
+            expected = (rows // len(parts), *rest)
+            _check_entry(entries[found[part]], expected, state[name].dtype, is_head=name in heads)
     return _Plan(
         folder=folder,
         old={name: [found[part] for part in parts] for name, parts in old.items()},
@@ -443,7 +465,7 @@ def _fill(
     for name, parts in plan.old.items():
         read = [entries[part].read() for part in parts]
         joined = read[0] if len(read) == 1 else torch.cat(read)
-        tensors[name] = joined.to(device=device, dtype=dtype)
+        tensors[name] = joined.to(device, dtype if joined.is_floating_point() else joined.dtype)
         if check_finite and dtype == torch.float16 and not tensors[name].isfinite().all():
             raise CheckpointError(
                 f"{plan.folder}: {parts[0]} reaches {joined.abs().max().item():.4g}, expected at "
@@ -487,11 +509,30 @@ def _why_harmless(name: str) -> str | None:
     return next((why for pattern, why in HARMLESS if re.fullmatch(pattern, name)), None)
 
 
-def _check_entry(entry: Entry, expected: tuple[int, ...], *, is_head: bool) -> None:
-    if entry.kind not in FLOATS:
+def _stored_integers(entries: Mapping[str, Entry], folder: Path) -> str:
+    """What the file's linear maps hold, of `quantise.BITS`; "" where they hold floats."""
+    kinds = {
+        entry.kind
+        for name, entry in entries.items()
+        if f"{name.removesuffix('weight')}scale" in entries
+    }
+    names = {str(INTEGERS[kind]).removeprefix("torch.") for kind in kinds & INTEGERS.keys()}
+    if len(names) > 1:
         raise CheckpointError(
-            f"{entry.path}: {entry.name} is {entry.kind}, expected one of {sorted(FLOATS)}; "
-            "quantised and integer weights are not read here"
+            f"{folder}: holds weights of {' and '.join(sorted(names))}, expected one of them; save "
+            "the checkpoint again"
+        )
+    return names.pop() if names else ""
+
+
+def _check_entry(
+    entry: Entry, expected: tuple[int, ...], dtype: torch.dtype, *, is_head: bool
+) -> None:
+    kinds = FLOATS if dtype.is_floating_point else {k for k, v in INTEGERS.items() if v == dtype}
+    if entry.kind not in kinds:
+        raise CheckpointError(
+            f"{entry.path}: {entry.name} is {entry.kind}, expected one of {sorted(kinds)}; "
+            "integer weights are read where minibert wrote them, each with its scale"
         )
     if entry.shape != expected:
         mend = (

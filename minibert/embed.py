@@ -9,11 +9,11 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from minibert import tensor_files
 from minibert.checkpoint import hash_tensors, load, save_tensors
 from minibert.config import BertConfig
+from minibert.engine_choice import EngineChoice, Engines, chosen_engine
 from minibert.errors import CheckpointError, TextError
 from minibert.layout import Packed
 from minibert.model import BertModel
@@ -36,6 +37,8 @@ from minibert.weights import resolve
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from minibert.engine import Engine
+
 LongText = Literal["truncate", "windows", "error"]
 Vectors = NDArray[np.float32]
 Tokens = tuple[int, ...]
@@ -46,6 +49,12 @@ NUMERICS_VERSION = 1
 # Tokens computed at once. Few enough for the activations of a layer to stay near the cache, enough
 # to keep the matrix products large: between 512 and 4,096 the speed differs by a tenth.
 BATCH_TOKENS = 1024
+
+# Tokens that the kernels get at once: as many as show progress, and hold little memory.
+KERNEL_TOKENS = 32_768
+
+# What a text is taken to have before it is looked at.
+TOKENS_PER_TEXT = 25
 
 # Texts that `stream` takes at once. Sorting them by length is what makes batches even.
 CHUNK_TEXTS = 4096
@@ -79,6 +88,8 @@ class Embedder:
         *,
         dense: Sequence[nn.Linear] = (),
         folder: Path | None = None,
+        engine: EngineChoice = "pytorch",
+        reproducible: bool = False,
     ) -> None:
         tokenizer.check_embeddings(model.config.vocab_size, folder or "the tokenizer")
         self.model = model.eval()
@@ -86,6 +97,7 @@ class Embedder:
         self.recipe = recipe
         self.folder = folder
         self._dense = tuple(dense)
+        self._engines = Engines(self.model, engine, reproducible=reproducible)
         stay_alive_after_fork()
 
     @classmethod
@@ -95,6 +107,8 @@ class Embedder:
         *,
         dtype: str = "float32",
         device: str = "cpu",
+        engine: EngineChoice | None = None,
+        reproducible: bool = False,
         revision: str | None = None,
         sha256: str | None = None,
         offline: bool = False,
@@ -103,13 +117,20 @@ class Embedder:
 
         Args:
             name: a folder, a name of the manifest, or a hub id "owner/name".
-            dtype: of the computation: "float32", "bfloat16", "float16" or "float64".
+            dtype: of the computation: "float32", "bfloat16", "float16" or "float64"; "int16" and
+                "int8" are faster on a CPU, what they cost is told in docs/performance.md.
             device: where it runs.
+            engine: "kernels", which are compiled when they are first needed; "pytorch"; or "auto",
+                the kernels where they are at hand and there is enough to do. None takes
+                $MINIBERT_ENGINE, else "auto".
+            reproducible: make a text's vector the same to the last bit whatever it is embedded
+                with. The kernels do that anyway; without them texts are computed one by one.
             revision: the commit of a hub id.
             sha256: the expected SHA-256 of `model.safetensors`.
             offline: open no connection.
 
-        Raises: WeightsError, ConfigError, CheckpointError or TokenizerError, in one line.
+        Raises: WeightsError, ConfigError, CheckpointError, TokenizerError or EngineError, in one
+            line.
         """
         folder = resolve(name, revision=revision, sha256=sha256, offline=offline)
         config = BertConfig.from_file(folder / "config.json")
@@ -117,7 +138,15 @@ class Embedder:
         recipe = read_recipe(folder, config, tokenizer.model_max_length)
         model = load(BertModel, folder, config, dtype=dtype, device=device)
         dense = [_load_dense(step, model) for step in recipe.dense]
-        return cls(model, tokenizer, recipe, dense=dense, folder=folder)
+        return cls(
+            model,
+            tokenizer,
+            recipe,
+            dense=dense,
+            folder=folder,
+            engine=chosen_engine(engine),
+            reproducible=reproducible,
+        )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model, tokenizer and recipe as a folder that sentence-transformers opens, and we.
@@ -138,6 +167,21 @@ class Embedder:
         if self.recipe.dense:
             return self.recipe.dense[-1].out_features
         return self.model.config.hidden_size * len(self.recipe.pooling)
+
+    def settle(self, n_texts: int | None) -> bool:
+        """Decide what computes a job of so many texts, None for very many; `stream` does so too.
+
+        With engine "auto" the kernels are compiled for a long job only, and what is decided here
+        stays: a job that is stopped and goes on elsewhere would else change in its last bits.
+
+        Returns: whether the kernels do it.
+        """
+        return self._engines.settle(sys.maxsize if n_texts is None else TOKENS_PER_TEXT * n_texts)
+
+    @property
+    def computes(self) -> str:
+        """What computed the last vectors, such as "float32 by kernels for AVX-512 VNNI"."""
+        return self._engines.description
 
     @cached_property
     def fingerprint(self) -> str:
@@ -247,6 +291,7 @@ class Embedder:
             raise TypeError("got one text, expected an iterable of texts; put it into a list")
         if chunk_texts < 1:
             raise ValueError(f"got chunk_texts {chunk_texts}, expected at least 1")
+        self.settle(len(texts) if isinstance(texts, Sized) else None)
         iterator, done = iter(texts), 0
         while chunk := list(islice(iterator, chunk_texts)):
             try:
@@ -344,10 +389,16 @@ class Embedder:
         show_progress_bar: bool | None,
     ) -> Float[Tensor, "sequences pooled"]:
         """The pooled vector of each sequence and skip, computed in batches of similar length."""
-        budget = BATCH_TOKENS if batch_tokens is None else batch_tokens
-        if budget < 1:
+        if batch_tokens is not None and batch_tokens < 1:
             raise ValueError(f"got batch_tokens {batch_tokens}, expected at least 1")
         lengths = [len(ids) for ids, _ in sequences]
+        engine = self._engines.for_tokens(sum(lengths))
+        if engine is not None:
+            budget = KERNEL_TOKENS
+        elif self._engines.reproducible:
+            budget = 1
+        else:
+            budget = BATCH_TOKENS if batch_tokens is None else batch_tokens
         order = sorted(range(len(sequences)), key=lengths.__getitem__, reverse=True)
         width = self.model.config.hidden_size * len(self.recipe.pooling)
         wide = torch.float64 if self._dtype == torch.float64 else torch.float32
@@ -355,20 +406,41 @@ class Embedder:
         long = sum(lengths) > 8 * budget
         with progress(len(sequences), "embedding", long=long, asked=show_progress_bar) as bar:
             for batch in budgeted_batches(order, lengths, budget):
-                tokens = np.fromiter(
-                    (token for index in batch for token in sequences[index][0]),
-                    dtype=np.int64,
-                    count=sum(lengths[index] for index in batch),
-                )
-                ids = torch.from_numpy(tokens).to(self._device)
-                layout = Packed.from_lengths([lengths[index] for index in batch], self._device)
-                hidden = self.model(ids, layout=layout).last_hidden_state
-                skips = [sequences[index][1] for index in batch]
-                if any(skips):
-                    hidden, layout = _without(hidden, layout, skips)
-                out[torch.tensor(batch)] = pool(hidden, layout, self.recipe.pooling).cpu()
+                of_batch = [sequences[index] for index in batch]
+                if engine is None:
+                    pooled = self._pooled_by_pytorch(of_batch)
+                else:
+                    pooled = self._pooled_by_kernels(engine, of_batch)
+                out[torch.tensor(batch)] = pooled
                 bar.update(len(batch))
         return out
+
+    def _pooled_by_pytorch(
+        self, sequences: Sequence[tuple[Tokens, int]]
+    ) -> Float[Tensor, "sequences pooled"]:
+        ids = torch.from_numpy(_joined(sequences, np.int64)).to(self._device)
+        layout = Packed.from_lengths([len(ids) for ids, _ in sequences], self._device)
+        hidden = self.model(ids, layout=layout).last_hidden_state
+        return self._pooled_without_skips(hidden, layout, sequences).cpu()
+
+    def _pooled_by_kernels(
+        self, engine: "Engine", sequences: Sequence[tuple[Tokens, int]]
+    ) -> Float[Tensor, "sequences pooled"]:
+        ids = _joined(sequences, np.int32)
+        lengths = np.array([len(ids) for ids, _ in sequences], dtype=np.int32)
+        if self.recipe.pooling == ("mean",):
+            skips = np.array([skip for _, skip in sequences], dtype=np.int32)
+            return engine.mean(ids, lengths, skips if skips.any() else None)
+        hidden = engine.hidden(ids, lengths)
+        return self._pooled_without_skips(hidden, Packed.from_lengths(lengths.tolist()), sequences)
+
+    def _pooled_without_skips(
+        self, hidden: Tensor, layout: Packed, sequences: Sequence[tuple[Tokens, int]]
+    ) -> Float[Tensor, "sequences pooled"]:
+        skips = [skip for _, skip in sequences]
+        if any(skips):
+            hidden, layout = _without(hidden, layout, skips)
+        return pool(hidden, layout, self.recipe.pooling)
 
     def _finish(
         self, pooled: Tensor, normalised: bool, truncate_dim: int | None
@@ -411,6 +483,14 @@ def budgeted_batches(
         tokens += lengths[index]
     if batch:
         yield batch
+
+
+def _joined(
+    sequences: Sequence[tuple[Tokens, int]], dtype: type[np.int64] | type[np.int32]
+) -> NDArray[Any]:
+    """The ids of all sequences, one after the other."""
+    count = sum(len(ids) for ids, _ in sequences)
+    return np.fromiter((token for ids, _ in sequences for token in ids), dtype=dtype, count=count)
 
 
 def _without(hidden: Tensor, layout: Packed, skips: Sequence[int]) -> tuple[Tensor, Packed]:

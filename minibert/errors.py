@@ -29,6 +29,10 @@ class TextError(MinibertError):
     """A text that cannot be embedded as asked: lone surrogates, or longer than allowed."""
 
 
+class EngineError(MinibertError):
+    """A way to compute that was asked for, and is not to be had here."""
+
+
 class DataError(MinibertError):
     """A file of texts, rows or vectors that cannot be read or written as asked."""
 

@@ -1,8 +1,8 @@
 """The operations that faster forms may replace, each here in plain PyTorch: attention, activations,
-dropout, linear maps, sums that are normalised.
+dropout, linear maps, also of integers, sums that are normalised.
 
-This file is the only door to hand-written kernels: whatever comes in through it has its twin here
-and gives the same result.
+Hand-written kernels compute nothing that has no twin here: `engine.py` runs a whole encoder on
+them, and gives what these operations give.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor, nn
 
 from minibert.layout import Layout, Packed
@@ -215,6 +215,82 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)
+
+
+# Inputs whose products are added up as integers; the sums of blocks are added in float32.
+BLOCK = 128
+# The largest input of 16 bits, and the most that the weights of a block may add up to in magnitude:
+# their sum of products then fits 32 bits, whatever the inputs are.
+_LARGEST_16 = 2**14 - 1
+_LARGEST_SUM_16 = (2**31 - 1) // _LARGEST_16 - BLOCK  # each weight may be rounded up by a half
+
+
+def quantised_rows(
+    x: Float[Tensor, "*tokens inputs"], bits: int
+) -> tuple[Float[Tensor, "*tokens inputs"], Float[Tensor, "*tokens 1"], Float[Tensor, "*tokens 1"]]:
+    """Integers q, and of each row its scale and zero, so that x ≈ scale · (q - zero).
+
+    Of 8 bits, q is 0 to 255, and 0.0 is exact: activations lie on one side.  Of 16 it is -16383 to
+    16383, with the zero at 0: half of what fits, so that sums of products do.
+    """
+    if bits == 16:
+        magnitude = x.abs().amax(dim=-1, keepdim=True)
+        inverse = torch.where(magnitude > 0, _LARGEST_16 / magnitude, 0.0)
+        return (x * inverse).round(), magnitude / _LARGEST_16, torch.zeros_like(magnitude)
+    low = x.amin(dim=-1, keepdim=True).clamp(max=0.0)
+    span = x.amax(dim=-1, keepdim=True).clamp(min=0.0) - low
+    inverse = torch.where(span > 0, 255 / span, 0.0)
+    zero = (-low * inverse).round()
+    return ((x * inverse).round() + zero).clamp(0, 255), span / 255, zero
+
+
+def quantised_weight(
+    weight: Float[Tensor, "outputs inputs"], bits: int
+) -> tuple[Integer[Tensor, "outputs inputs"], Float[Tensor, " outputs"]]:
+    """Integers, and of each output its scale, so that weight ≈ scale · integers."""
+    magnitude = weight.abs()
+    if bits == 16:
+        blocks = F.pad(magnitude, (0, -magnitude.shape[1] % BLOCK)).view(len(weight), -1, BLOCK)
+        scale = torch.maximum(
+            blocks.sum(dim=2).amax(dim=1) / _LARGEST_SUM_16, magnitude.amax(dim=1) / (2**15 - 1)
+        )
+    else:
+        scale = magnitude.amax(dim=1) / 127
+    scale = torch.where(scale > 0, scale, 1.0)
+    dtype = torch.int16 if bits == 16 else torch.int8
+    return (weight / scale[:, None]).round().to(dtype), scale
+
+
+class QuantisedLinear(nn.Module):
+    """x Wᵀ + b of weights of 8 or 16 bits, one scale an output, and inputs quantised by row.
+
+    For inference: it has no gradient.  Here the integers are multiplied as float32 numbers, which
+    shows what comes out and saves no time; the kernels do it as integers.
+    """
+
+    def __init__(
+        self,
+        weight: Integer[Tensor, "outputs inputs"],
+        scale: Float[Tensor, " outputs"],
+        bias: Float[Tensor, " outputs"],
+    ) -> None:
+        super().__init__()
+        self.weight: Tensor
+        self.scale: Tensor
+        self.bias: Tensor
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+
+    @property
+    def bits(self) -> int:
+        """Of a weight, and of an input."""
+        return 8 * self.weight.element_size()
+
+    def forward(self, input: Float[Tensor, "*tokens inputs"]) -> Float[Tensor, "*tokens outputs"]:
+        integers, scale, zero = quantised_rows(input, self.bits)
+        weight = self.weight.to(input.dtype) * self.scale[:, None]
+        return F.linear((integers - zero) * scale, weight, self.bias)
 
 
 def add_norm(

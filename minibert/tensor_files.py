@@ -22,6 +22,8 @@ FLOATS = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
+# Whole numbers, which stand for a scale times themselves: see `quantise.py`.
+INTEGERS = {"I8": torch.int8, "I16": torch.int16}
 _BLOCK_BYTES = 1 << 20
 
 

@@ -10,6 +10,8 @@ from typing import Any
 # Before torch is loaded: threads that spin while they wait would slow down the processes that many
 # tests start beside this one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What is not about the kernels is tested on the reference, in one arithmetic throughout.
+os.environ["MINIBERT_ENGINE"] = "pytorch"
 
 import jaxtyping
 import pytest

@@ -20,10 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each may import those before it.
 ORDER = (
-    "errors", "columns", "files", "pages", "config", "layout", "ops", "pooling", "sources",
-    "weights", "tensor_files", "checkpoint", "model", "heads", "tokenizer_files", "tokenizer",
-    "recipe", "embed", "vectors", "lines", "texts", "prediction", "parity", "doctor", "training",
-    "cli",
+    "errors", "columns", "files", "pages", "config", "layout", "ops", "quantise", "pooling",
+    "sources", "weights", "tensor_files", "checkpoint", "model", "heads", "engine",
+    "engine_choice", "tokenizer_files", "tokenizer", "recipe", "embed", "vectors", "lines",
+    "texts", "prediction", "parity", "doctor", "training", "cli",
 )  # fmt: skip
 FOLDERS = (
     "pages",

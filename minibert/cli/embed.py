@@ -112,13 +112,18 @@ def embed(
 
     from minibert.vectors import VectorWriter
 
+    by_kernels = embedder.settle(wanted.about_texts())
     writer = VectorWriter(
         output,
         settings.origin(embedder, choice),
         append=append,
         overwrite=overwrite,
         with_text=with_text,
-        settings={"chunk_texts": size, "batch_tokens": batch_tokens or BATCH_TOKENS},
+        settings={
+            "chunk_texts": size,
+            "batch_tokens": batch_tokens or BATCH_TOKENS,
+            "kernels": int(by_kernels),
+        },
     )
     with writer:
         try:
@@ -195,7 +200,8 @@ def _write(
     resumed = f", {n_resumed} of them earlier" if n_resumed else ""
     pace = f"{bar.seconds:.1f} s ({bar.texts_per_second:.0f} texts/s)"
     click.echo(
-        f"minibert: {_count(n_resumed + bar.n_texts)}{resumed}, in {pace} -> {writer.path}",
+        f"minibert: {_count(n_resumed + bar.n_texts)}{resumed}, in {pace} -> {writer.path}\n"
+        f"minibert: computed in {embedder.computes}",
         err=True,
     )
 

@@ -72,6 +72,11 @@ class Source:
 
         return None if self.texts else size_bytes(self.path)
 
+    def about_texts(self) -> int:
+        """How many texts there are, roughly, before any is read; of a pipe, that there are some."""
+        size = self.size_bytes
+        return len(self.texts) or (1000 if size is None else size // 100)
+
     def read(self) -> Reading:
         """Begin at the first text."""
         from minibert.texts import SourceText, read_texts

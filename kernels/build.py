@@ -1,0 +1,135 @@
+"""Compiles the kernels in `cpu/` for the CPU at hand, once, and loads them.
+
+They are plain C++ behind C's calling convention, without a header of torch or Python: that takes
+seconds in place of half a minute, needs a compiler and nothing else, and one library serves every
+version of torch.  Threads are those of torch's own OpenMP, whose symbols are found when the library
+is loaded; with a second pool the two would spin against each other.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+SOURCES = Path(__file__).resolve().parent / "cpu"
+FLAGS = ("-std=c++17", "-O3", "-fopenmp", "-fPIC", "-Wno-maybe-uninitialized")
+TARGET = "-march=native"
+COMPILE_SECONDS = 600
+
+
+class KernelsUnavailableError(Exception):
+    """Why there are no kernels, in one line: everything works without them, slower."""
+
+
+def load(cache_folder: Path, *, target: str = TARGET, build: bool = True) -> ctypes.CDLL:
+    """The library of kernels, compiled if need be.
+
+    Args:
+        cache_folder: where it is kept, under a name that hangs on sources, compiler and CPU.
+        target: the compiler's flags that say for which processor.
+        build: compile it if it is not there; False only looks.
+
+    Raises: KernelsUnavailableError: no compiler, one that fails, or nowhere to keep the library.
+    """
+    compiler = find_compiler()
+    place = cache_folder / _key(compiler, target) / "libminibert.so"
+    if not place.exists():
+        if not build:
+            raise KernelsUnavailableError("the kernels are not compiled yet: minibert kernels")
+        _compile(compiler, target, place)
+    return _open(place)
+
+
+def find_compiler() -> str:
+    """The path of a C++ compiler: $CXX, else g++ or c++.
+
+    Raises: KernelsUnavailableError.
+    """
+    for name in (os.environ.get("CXX", ""), "g++", "c++"):
+        if name and (path := shutil.which(name)):
+            return path
+    raise KernelsUnavailableError("no C++ compiler was found: install g++, or set CXX to its path")
+
+
+@cache
+def _key(compiler: str, target: str) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    version = _run([compiler, "--version"]).stdout
+    digest.update(repr((FLAGS, target, version, _cpu())).encode())
+    return digest.hexdigest()[:16]
+
+
+def _cpu() -> str:
+    """What tells this CPU from one that has other instructions: a cache may be shared."""
+    facts = Path("/proc/cpuinfo")
+    if facts.exists():
+        lines = facts.read_text(encoding="utf-8", errors="replace").splitlines()
+        told = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
+        return repr(sorted(set(told)))
+    return platform.machine() + platform.processor()
+
+
+def _compile(compiler: str, target: str, place: Path) -> None:
+    say = f"compiling kernels for this CPU with {Path(compiler).name}, once …"
+    print(f"minibert: {say}", end=" ", file=sys.stderr, flush=True)  # noqa: T201
+    start = time.perf_counter()
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            made, library = Path(folder) / "kernels.o", Path(folder) / place.name
+            source = str(SOURCES / "library.cpp")
+            _run([compiler, *FLAGS, *target.split(), "-c", source, "-o", str(made)])
+            # Linked without -fopenmp, which would bring a second OpenMP beside torch's.
+            _run([compiler, "-shared", str(made), "-o", str(library)])
+            library.replace(place)
+    except (KernelsUnavailableError, OSError) as error:
+        print("failed", file=sys.stderr, flush=True)  # noqa: T201
+        raise KernelsUnavailableError(f"the kernels could not be compiled: {error}") from None
+    print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=COMPILE_SECONDS, errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelsUnavailableError(f"{command[0]}: {error}") from None
+    if done.returncode:
+        told = [line for line in done.stderr.splitlines() if "error" in line] or [
+            f"exit status {done.returncode}"
+        ]
+        raise KernelsUnavailableError(f"{command[0]}: {told[0].strip()}")
+    return done
+
+
+@cache
+def _open(place: Path) -> ctypes.CDLL:
+    import torch  # noqa: F401 - brings the OpenMP whose symbols the library takes
+
+    try:
+        library = ctypes.CDLL(str(place))
+    except OSError as error:
+        raise KernelsUnavailableError(f"{place} cannot be loaded: {error}") from None
+    library.minibert_instructions.restype = ctypes.c_char_p
+    pointer, number, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_long
+    library.minibert_encode.argtypes = (pointer, pointer, number, number)
+    library.minibert_linear.argtypes = (
+        pointer, number, pointer, long, number, pointer, number, number,
+    )  # fmt: skip
+    library.minibert_attention.argtypes = (
+        pointer, pointer, pointer, pointer, number, number, number, pointer, number,
+    )  # fmt: skip
+    library.minibert_add_norm.argtypes = (
+        pointer, pointer, pointer, long, number, pointer, number,
+    )  # fmt: skip
+    return library

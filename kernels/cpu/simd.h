@@ -1,0 +1,153 @@
+// Vectors of floats as wide as the machine's registers, and the functions that BERT takes of them.
+//
+// GCC's vector types are used, so the arithmetic reads as arithmetic and runs on any processor;
+// instructions by name stand only where the types have no word for them.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace minibert {
+
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+constexpr int LANES = 16;
+#elif defined(__AVX2__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef float UnalignedFloats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t UnalignedInts __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+#define MINIBERT_INLINE inline __attribute__((always_inline))
+
+MINIBERT_INLINE Floats load(const float* from) { return *(const UnalignedFloats*)from; }
+MINIBERT_INLINE void store(float* to, Floats x) { *(UnalignedFloats*)to = x; }
+MINIBERT_INLINE Floats all(float x) { return x - Floats{}; }
+MINIBERT_INLINE Ints all(int32_t x) { return x - Ints{}; }
+
+// The first `count` lanes from memory, the others `rest`; and the first `count` lanes to memory.
+MINIBERT_INLINE Floats load_some(const float* from, int count, float rest = 0) {
+    Floats x = all(rest);
+    std::memcpy(&x, from, 4 * count);
+    return x;
+}
+MINIBERT_INLINE void store_some(float* to, Floats x, int count) { std::memcpy(to, &x, 4 * count); }
+
+MINIBERT_INLINE Floats larger(Floats a, Floats b) {
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+    return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (Floats)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return a > b ? a : b;
+#endif
+}
+MINIBERT_INLINE Floats smaller(Floats a, Floats b) { return -larger(-a, -b); }
+
+// Lanes are folded in halves, so the order of additions depends on nothing but LANES.
+MINIBERT_INLINE Floats other_half(Floats x, int width) {
+    Ints lanes;
+    for (int lane = 0; lane < LANES; ++lane) lanes[lane] = lane ^ width;
+    return __builtin_shuffle(x, lanes);
+}
+MINIBERT_INLINE float sum(Floats x) {
+#pragma GCC unroll 4
+    for (int width = LANES / 2; width; width /= 2) x += other_half(x, width);
+    return x[0];
+}
+MINIBERT_INLINE float largest(Floats x) {
+#pragma GCC unroll 4
+    for (int width = LANES / 2; width; width /= 2) x = larger(x, other_half(x, width));
+    return x[0];
+}
+MINIBERT_INLINE float smallest(Floats x) { return -largest(-x); }
+
+// To the nearest integer, halves to even: adding 1.5 * 2^23 leaves no bit behind the point.
+MINIBERT_INLINE Ints nearest(Floats x) {
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+    return (Ints)_mm512_cvtps_epi32((__m512)x);
+#elif defined(__AVX2__)
+    return (Ints)_mm256_cvtps_epi32((__m256)x);
+#else
+    Floats moved = x + 12582912.0f;
+    Ints bits;
+    std::memcpy(&bits, &moved, sizeof bits);
+    return bits - 0x4B400000;
+#endif
+}
+MINIBERT_INLINE Floats to_floats(Ints x) { return __builtin_convertvector(x, Floats); }
+
+MINIBERT_INLINE Floats reciprocal(Floats x) {
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+    // 14 bits from the table, all of them after one step of Newton: a division takes thrice as long.
+    Floats guess = (Floats)_mm512_rcp14_ps((__m512)x);
+    return guess + guess * (1.0f - x * guess);
+#else
+    return 1.0f / x;
+#endif
+}
+
+// A polynomial by Horner's rule, coefficients from the constant on.
+template <int N>
+MINIBERT_INLINE Floats polynomial(Floats x, const float (&coefficients)[N]) {
+    Floats value = all(coefficients[N - 1]);
+#pragma GCC unroll 16
+    for (int i = N - 2; i >= 0; --i) value = value * x + coefficients[i];
+    return value;
+}
+
+// e^x for x <= 0, to a unit in the last place; 0 from -87 down.  e^x = 2^n e^r with |r| <= ln 2 / 2,
+// e^r by its Taylor series.
+MINIBERT_INLINE Floats exp_of_negative(Floats x) {
+    constexpr float TAYLOR[] = {1, 1, 1 / 2.f, 1 / 6.f, 1 / 24.f, 1 / 120.f, 1 / 720.f};
+    x = larger(x, all(-87.5f));
+    Ints n = nearest(x * 1.44269504f);
+    Floats whole = to_floats(n);
+    Floats rest = (x - whole * 0.693145752f) - whole * 1.42860677e-6f;  // ln 2 in two parts
+    Ints exponent = (n + 127) << 23;
+    Floats power;
+    std::memcpy(&power, &exponent, sizeof power);
+    Floats value = polynomial(rest, TAYLOR) * power;
+    return x > -87.4f ? value : all(0.0f);
+}
+
+// GELU, x Φ(x).  Φ(x) - 1/2 is x P(x²) / Q(x²), fitted for the smallest largest error (1.6e-8) up
+// to |x| = 5.4, where Φ is 0 or 1 in float32.
+MINIBERT_INLINE Floats gelu(Floats x) {
+    constexpr float P[] = {0.398942179f,   0.0347850239f,   0.00443503012f, 0.000158957404f,
+                           3.13341525e-06f, -2.22570469e-08f, 1.16104097e-10f};
+    constexpr float Q[] = {1, 0.253858078f, 0.0284299565f, 0.00176358894f, 5.86760201e-05f};
+    Floats near = smaller(larger(x, all(-5.4f)), all(5.4f));
+    Floats square = near * near;
+    Floats half = near * polynomial(square, P) * reciprocal(polynomial(square, Q));
+    half = smaller(larger(half, all(-0.5f)), all(0.5f));
+    return x * (0.5f + half);
+}
+
+// The same to 2e-5 of Φ: what eight bits can tell apart is coarser by far.
+MINIBERT_INLINE Floats rough_gelu(Floats x) {
+    constexpr float P[] = {0.398832146f, 0.0364622406f, 0.00195866221f, -2.05987336e-05f};
+    constexpr float Q[] = {1, 0.257066624f, 0.023759143f};
+    Floats near = smaller(larger(x, all(-4.0f)), all(4.0f));
+    Floats square = near * near;
+    Floats half = near * polynomial(square, P) * reciprocal(polynomial(square, Q));
+    half = smaller(larger(half, all(-0.5f)), all(0.5f));
+    return x * (0.5f + half);
+}
+
+// x / (1 + e^-2u) with u = √(2/π) (x + 0.044715 x³): GELU by its tanh form.
+MINIBERT_INLINE Floats gelu_tanh(Floats x) {
+    const Floats u = 1.59576912f * (x + 0.044715f * x * x * x);
+    const Floats power = exp_of_negative(-larger(u, -u));
+    return x * (u > 0.0f ? all(1.0f) : power) * reciprocal(1.0f + power);
+}
+
+}  // namespace minibert

@@ -1,0 +1,107 @@
+"""The kernels one by one, as operations of torch: `torch.ops.minibert.linear` and its like.
+
+Each has its twin in `minibert/ops.py`, and a form without numbers, so that `torch.compile` and
+`torch.export` go through them.  They have no gradient.  `use` has to be called first.
+"""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from minibert.kernels.panels import NormStructure, Panels, structure_of
+
+_library: ctypes.CDLL | None = None
+
+
+def use(library: ctypes.CDLL) -> None:
+    """Let the operations compute with this library, that `build.load` gives."""
+    global _library
+    _library = library
+
+
+def _checked(status: int) -> None:
+    if status:
+        raise MemoryError("no memory for the kernels' scratch")
+
+
+def _loaded() -> ctypes.CDLL:
+    if _library is None:
+        raise RuntimeError("no library of kernels is in use; call operations.use first")
+    return _library
+
+
+@torch.library.custom_op("minibert::linear", mutates_args=(), device_types="cpu")
+def linear(
+    x: Tensor, weights: Tensor, bias: Tensor, scale: Tensor, sums: Tensor, outputs: int
+) -> Tensor:
+    """x Wᵀ + b of packed weights (`Panels`): `ops.linear` of float32, else `QuantisedLinear`.
+
+    Args:
+        x: `(rows, inputs)`, float32.
+        outputs: how many of the panels' outputs are real.
+    """
+    library, panels = _loaded(), Panels(weights, bias, scale, sums)
+    x = x.contiguous()
+    y = x.new_empty(len(x), outputs)
+    structure = structure_of(library, panels)
+    _checked(
+        library.minibert_linear(
+            ctypes.byref(structure), 8 * weights.element_size(), x.data_ptr(), len(x), x.shape[1],
+            y.data_ptr(), outputs, torch.get_num_threads(),
+        )
+    )  # fmt: skip
+    return y
+
+
+@linear.register_fake
+def _(
+    x: Tensor, weights: Tensor, bias: Tensor, scale: Tensor, sums: Tensor, outputs: int
+) -> Tensor:
+    return x.new_empty(x.shape[0], outputs)
+
+
+@torch.library.custom_op("minibert::attention", mutates_args=(), device_types="cpu")
+def attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
+    """softmax(q kᵀ / √dim) v of packed sequences: `ops.attention`.
+
+    Args:
+        q, k, v: `(tokens, heads, dim)`, float32.
+        lengths: of the sequences, int32; they add up to `tokens`.
+    """
+    q, k, v, lengths = (each.contiguous() for each in (q, k, v, lengths))
+    assert lengths.dtype == torch.int32, f"lengths are {lengths.dtype}"
+    assert int(lengths.sum()) == len(q), "lengths do not add up to all tokens"
+    out = torch.empty_like(q)
+    _checked(
+        _loaded().minibert_attention(
+            q.data_ptr(), k.data_ptr(), v.data_ptr(), lengths.data_ptr(), len(lengths), q.shape[1],
+            q.shape[2], out.data_ptr(), torch.get_num_threads(),
+        )
+    )  # fmt: skip
+    return out
+
+
+@attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
+    return torch.empty_like(q, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("minibert::add_norm", mutates_args=(), device_types="cpu")
+def add_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """LayerNorm of x + y, both `(rows, width)`, float32: `ops.add_norm`."""
+    x, y, weight, bias = (each.contiguous() for each in (x, y, weight, bias))
+    out = torch.empty_like(x)
+    norm = NormStructure(weight.data_ptr(), bias.data_ptr(), eps)
+    _checked(
+        _loaded().minibert_add_norm(
+            x.data_ptr(), y.data_ptr(), ctypes.byref(norm), len(x), x.shape[1], out.data_ptr(),
+            torch.get_num_threads(),
+        )
+    )  # fmt: skip
+    return out
+
+
+@add_norm.register_fake
+def _(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)

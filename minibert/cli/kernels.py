@@ -1,0 +1,27 @@
+"""`minibert kernels`: the hand-written kernels, compiled for this CPU."""
+
+import click
+
+from minibert.errors import EngineError
+
+
+@click.command(short_help="Compile the kernels that make embedding faster.")
+def kernels() -> None:
+    """Compile the hand-written kernels for this CPU, once, and say what they were compiled for.
+
+    They are compiled by themselves when there is much to embed.  Without a C++ compiler everything
+    works without them, slower; MINIBERT_ENGINE=pytorch does without them too.
+    """
+    try:
+        from minibert.kernels import build
+    except ImportError:
+        raise EngineError("minibert.kernels is not installed; install minibert anew") from None
+    from minibert.weights import cache_folder
+
+    try:
+        library = build.load(cache_folder() / "kernels")
+    except build.KernelsUnavailableError as error:
+        raise EngineError(
+            f"{error}; until then PyTorch computes, at about half the speed"
+        ) from None
+    click.echo(f"kernels for {library.minibert_instructions().decode()}: {library._name}")

@@ -1,0 +1,152 @@
+"""A network on hand-written kernels: what `BertModel` computes for packed sequences, faster.
+
+The kernels (`kernels/`) are compiled once for the CPU at hand.  Where they cannot be, or a network
+has something that they lack, `minibert` computes with plain PyTorch: the same results, slower.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from minibert import ops
+from minibert.kernels import build
+from minibert.kernels.build import KernelsUnavailableError
+from minibert.kernels.encoder import (
+    Encoder,
+    LayerWeights,
+    LinearWeights,
+    NetworkWeights,
+    NormWeights,
+)
+from minibert.model import BertModel, Layer
+from minibert.weights import cache_folder
+
+_ACTIVATIONS = {
+    "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu",
+}  # fmt: skip
+
+
+class Engine:
+    """The encoder of a `BertModel` on the kernels, with its weights as they are now.
+
+    A text's numbers are the same to the last bit whatever it is computed with, and on any number of
+    threads.
+
+    Raises: KernelsUnavailableError: why not, in one line.
+    """
+
+    def __init__(self, model: BertModel, *, compile_kernels: bool = True) -> None:
+        if (lacking := _lacking(model)) is not None:
+            raise KernelsUnavailableError(f"the kernels do not have {lacking}")
+        library = build.load(cache_folder() / "kernels", build=compile_kernels)
+        self._encoder = Encoder(library, _weights_of(model))
+        self._config = model.config
+        self._state = _state(model)
+
+    @property
+    def description(self) -> str:
+        """What computes, for a line that says it."""
+        kind = {32: "float32", 16: "16-bit integers", 8: "8-bit integers"}[self._encoder.bits]
+        return f"{kind} by kernels for {self._encoder.instructions}"
+
+    def is_of(self, model: BertModel) -> bool:
+        """Whether the model's weights are still those that this engine was made of."""
+        return self._state == _state(model)
+
+    def mean(
+        self, ids: NDArray[np.int32], lengths: NDArray[np.int32], skips: NDArray[np.int32] | None
+    ) -> Float[Tensor, "sequences hidden"]:
+        """Each sequence's mean hidden state, without its first tokens, as many as `skips` says.
+
+        Raises: ValueError for ids outside the vocabulary, or lengths that do not fit.
+        """
+        self._check(ids, lengths)
+        return self._encoder.run(
+            ids, lengths, skips=skips, pooled=True, threads=torch.get_num_threads()
+        )
+
+    def hidden(
+        self, ids: NDArray[np.int32], lengths: NDArray[np.int32]
+    ) -> Float[Tensor, "tokens hidden"]:
+        """Each token's last hidden state; refuses what `mean` refuses."""
+        self._check(ids, lengths)
+        return self._encoder.run(ids, lengths, pooled=False, threads=torch.get_num_threads())
+
+    def _check(self, ids: NDArray[np.int32], lengths: NDArray[np.int32]) -> None:
+        # The kernels trust what they get: a wrong id would read memory of something else.
+        vocab_size, longest = self._config.vocab_size, self._config.max_position_embeddings
+        if ids.size == 0 or ids.min() < 0 or ids.max() >= vocab_size:
+            raise ValueError(f"got ids outside of 0 to {vocab_size - 1}, or none")
+        if lengths.min() < 1 or lengths.max() > longest or lengths.sum() != ids.size:
+            raise ValueError(
+                f"got lengths {lengths.min()} to {lengths.max()} of {ids.size} ids, expected 1 to "
+                f"{longest}, as many as there are ids in all"
+            )
+
+
+def _lacking(model: BertModel) -> str | None:
+    """What a network has that the kernels do not, or None."""
+    token = model.embeddings.token.weight
+    if token.device.type != "cpu":
+        return f"a form for {token.device.type}"
+    kinds = {linear.weight.dtype for layer in _layers(model) for linear in _maps(layer)}
+    if token.dtype != torch.float32 or len(kinds) != 1:
+        return f"a form for {str(token.dtype).removeprefix('torch.')}"
+    if model.config.hidden_act not in _ACTIVATIONS:
+        return f"the activation {model.config.hidden_act}"
+    if any(layer.attention.attend is not ops.attention for layer in _layers(model)):
+        return "an attention of one's own"
+    if any(each._forward_hooks or each._forward_pre_hooks for each in model.modules()):
+        return "hooks, and something looks at this network's stages"
+    return None
+
+
+def _layers(model: BertModel) -> list[Layer]:
+    layers = list(model.layers)
+    assert all(isinstance(layer, Layer) for layer in layers)
+    return layers  # type: ignore[return-value]
+
+
+def _maps(layer: Layer) -> tuple[nn.Linear | ops.QuantisedLinear, ...]:
+    attention, feed_forward = layer.attention, layer.feed_forward
+    return (attention.qkv, attention.output, feed_forward.up, feed_forward.down)
+
+
+def _state(model: BertModel) -> list[tuple[int, int]]:
+    """Where each tensor lies, and how often it was written to."""
+    return [
+        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+        for tensor in model.state_dict(keep_vars=True).values()
+    ]
+
+
+def _weights_of(model: BertModel) -> NetworkWeights:
+    tables = model.embeddings
+    return NetworkWeights(
+        token=tables.token.weight,
+        token_type=tables.token_type.weight,
+        position=tables.position.weight,
+        norm=_norm(tables.norm),
+        layers=[_layer(layer) for layer in _layers(model)],
+        heads=model.config.num_attention_heads,
+        activation=_ACTIVATIONS[model.config.hidden_act],
+    )
+
+
+def _layer(layer: Layer) -> LayerWeights:
+    return LayerWeights(
+        *(_linear(each) for each in _maps(layer)),
+        attention_norm=_norm(layer.attention_norm),
+        feed_forward_norm=_norm(layer.feed_forward_norm),
+    )
+
+
+def _linear(linear: nn.Linear | ops.QuantisedLinear) -> LinearWeights:
+    scale = linear.scale if isinstance(linear, ops.QuantisedLinear) else None
+    return LinearWeights(linear.weight, linear.bias, scale)
+
+
+def _norm(norm: nn.LayerNorm) -> NormWeights:
+    return NormWeights(norm.weight, norm.bias, norm.eps)
