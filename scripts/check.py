@@ -27,7 +27,7 @@ print("the installed wheel embeds", vectors.shape)
 
 
 def main() -> None:
-    python = ensure(".venv", {"test", "dev", "train", "tune"})
+    python = ensure(".venv", {"test", "dev", "train", "tune", "export"})
     say("linting")
     run(python, "-m", "ruff", "check")
     run(python, "-m", "ruff", "format", "--check")
@@ -41,7 +41,7 @@ def main() -> None:
     test(python, "-m", "slow and not reference")
     say("testing the wheel")
     test_wheel(python)
-    reference = ensure(".venv-reference", {"test", "reference", "train", "tune"})
+    reference = ensure(".venv-reference", {"test", "reference", "train", "tune", "export"})
     say("testing against transformers and sentence-transformers")
     test(reference, "-m", "reference")
 
