@@ -127,7 +127,10 @@ def check(
         if reference.input_ids.shape[1] > opened.max_length:
             notes.append(f"{reference.origin}: its texts have more than {opened.max_length} tokens")
         else:
-            found += _against(run, ours, exact, reference, dtype)
+            recorded = list(_against(run, ours, exact, reference, dtype))
+            if not recorded:
+                notes.append(f"{reference.origin}: holds none of the outputs")
+            found += recorded
     return Checked(found, notes)
 
 

@@ -27,6 +27,7 @@ from minibert.export.program import (
 )
 from minibert.files import replacing_folder
 from minibert.model import explicit_attention
+from minibert.parity.compare import check_inputs, differing_weights
 from minibert.parity.recording import Recording
 from minibert.parity.result import FACTOR
 
@@ -97,6 +98,8 @@ def export(
     _check_place(folder, overwrite=overwrite)
     say(f"opening {name}")
     model = open_model(name, max_length=max_length, offline=offline)
+    if reference is not None:
+        _check_reference(model, reference)
     found = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +156,17 @@ def _check_place(folder: Path, *, overwrite: bool) -> None:
         )
     if not overwrite:
         raise ExportError(f"{folder}: holds an export already; --overwrite replaces it")
+
+
+def _check_reference(model: Opened, reference: Recording) -> None:
+    """Refuse a recording of another checkpoint."""
+    network = model.network.network
+    check_inputs(network, reference)
+    if differing := differing_weights(network, reference):
+        raise ExportError(
+            f"{model.name}: {len(differing)} tensors are not those of {reference.origin}, "
+            f"{differing[0]} first: a pack for another checkpoint; record one for this"
+        )
 
 
 @dataclass(frozen=True, eq=False)

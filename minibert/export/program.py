@@ -4,6 +4,7 @@ Writing a `.pt2` file is all that is done with it here. `torch.export.load` unpi
 not expect, so such a file is to be trusted like code, and minibert does not read one.
 """
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,8 +88,13 @@ def outputs_of(program: ExportedProgram) -> list[str]:
 
 
 def write_program(program: ExportedProgram, path: Path) -> None:
-    """Write a `.pt2` file, which `torch.export.load` reads."""
-    torch.export.save(program, path)
+    """Write a `.pt2` file, which `torch.export.load` reads.
+
+    By way of memory: on a full disk torch's own writer ends the process.
+    """
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def run_program(program: ExportedProgram, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
