@@ -41,7 +41,7 @@ def main() -> None:
     test(python, "-m", "slow and not reference")
     say("testing the wheel")
     test_wheel(python)
-    reference = ensure(".venv-reference", {"test", "reference", "train", "tune", "export"})
+    reference = ensure(".venv-reference", {"test", "reference", "train", "tune"})
     say("testing against transformers and sentence-transformers")
     test(reference, "-m", "reference")
 

@@ -578,7 +578,7 @@ print(float(abs(session.run(["logits"], given)[0] - inputs["expected"]).max()))
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ALONE)
 def test_another_process_runs_it_without_minibert(to: str, tmp_path: Path) -> None:
-    model = randomised(BertForTokenClassification(CONFIG))
+    model = randomised(BertForTokenClassification(CONFIG)).eval()
     source = save_small(model, tmp_path / "model")
     export(source, tmp_path / "out", to=to)
     texts = [(" ".join(WORDS[:n]), None) for n in (2, 9, 5)]

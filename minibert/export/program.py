@@ -39,7 +39,8 @@ def traced(
     with torch.no_grad(), _attending(network, attend):
         program = torch.export.export(
             network,
-            tuple(inputs.values()),
+            args=(),
+            kwargs=inputs,
             dynamic_shapes={name: dict(enumerate(dims)) for name in INPUTS},
         )
     for node in program.graph.nodes:
@@ -100,5 +101,5 @@ def write_program(program: ExportedProgram, path: Path) -> None:
 def run_program(program: ExportedProgram, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The outputs of the program itself, for one batch."""
     with torch.no_grad():
-        found: dict[str, Tensor] = program.module()(*(inputs[name] for name in INPUTS))
+        found: dict[str, Tensor] = program.module()(**{name: inputs[name] for name in INPUTS})
     return found
