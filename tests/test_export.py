@@ -252,6 +252,9 @@ def test_head_keeps_how_it_is_asked(tmp_path: Path) -> None:
     assert max(each.shape[1] for each in written.checked.found) == 12
     kept = PredictionSettings.from_file(tmp_path / "out" / "minibert.json")
     assert (kept.task, kept.max_length, kept.temperature) == ("multiclass", 12, 2.0)
+    content = (tmp_path / "out" / "model.pt2").read_bytes()
+    assert b"aten.layer_norm" in content  # so that it is not compressed
+    assert str(Path(minibert.__file__).parent).encode() not in content
     said = json.loads((tmp_path / "out" / "export.json").read_text())
     assert said["labels"] == ["no", "yes", "maybe"]
     assert said["outputs"] == {"logits": {"dtype": "float32", "axes": ["batch_size", 3]}}
