@@ -301,16 +301,7 @@ def save(model: Pretrained, folder: Path) -> None:
     """Write a network's two files; see `Pretrained.save_pretrained`."""
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     tensors = {name: tensor.contiguous() for name, tensor in to_disk(state).items()}
-    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
-    values = {
-        **model.config.to_dict(),
-        "architectures": [type(model).__name__],
-        "dtype": dtypes.pop() if len(dtypes) == 1 else "float32",
-    }
-    if integers := dtypes & BITS.keys():
-        # What transformers does not know of, so that it refuses the file in place of misreading it.
-        values["quantization_config"] = {"quant_method": "minibert", "weights": integers.pop()}
-    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    text = config_text(model)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths = (folder / "config.json", folder / "model.safetensors")
@@ -329,6 +320,20 @@ def save(model: Pretrained, folder: Path) -> None:
             "there, its head is untrained; minibert opens it whole",
             folder,
         )
+
+
+def config_text(model: Pretrained) -> str:
+    """What stands in the `config.json` of a network."""
+    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in model.state_dict().values()}
+    values = {
+        **model.config.to_dict(),
+        "architectures": [type(model).__name__],
+        "dtype": dtypes.pop() if len(dtypes) == 1 else "float32",
+    }
+    if integers := dtypes & BITS.keys():
+        # What transformers does not know of, so that it refuses the file in place of misreading it.
+        values["quantization_config"] = {"quant_method": "minibert", "weights": integers.pop()}
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

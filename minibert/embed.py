@@ -96,7 +96,7 @@ class Embedder:
         self.tokenizer = tokenizer.lowercased() if recipe.lowercase else tokenizer
         self.recipe = recipe
         self.folder = folder
-        self._dense = tuple(dense)
+        self.dense = tuple(dense)
         self._engines = Engines(self.model, engine, reproducible=reproducible)
         stay_alive_after_fork()
 
@@ -153,11 +153,18 @@ class Embedder:
 
         Raises: CheckpointError when the folder cannot be written to.
         """
-        folder = Path(folder)
         self.model.save_pretrained(folder)
+        self.save_companions(folder)
+
+    def save_companions(self, folder: str | Path) -> None:
+        """Write all but the encoder itself: tokenizer, recipe, weights of dense modules.
+
+        Raises: CheckpointError when the folder cannot be written to.
+        """
+        folder = Path(folder)
         self.tokenizer.save_pretrained(folder)
         places = write_recipe(self.recipe, folder, hidden_size=self.model.config.hidden_size)
-        for place, linear in zip(places, self._dense, strict=True):
+        for place, linear in zip(places, self.dense, strict=True):
             tensors = {f"linear.{name}": p.detach() for name, p in linear.named_parameters()}
             save_tensors(tensors, place / "model.safetensors")
 
@@ -197,7 +204,7 @@ class Embedder:
             "numerics": NUMERICS_VERSION,
         }
         digest.update(json.dumps(facts, sort_keys=True).encode())
-        for module in (self.model, *self._dense):
+        for module in (self.model, *self.dense):
             hash_tensors(digest, module.state_dict())
         return digest.hexdigest()
 
@@ -446,10 +453,7 @@ class Embedder:
         self, pooled: Tensor, normalised: bool, truncate_dim: int | None
     ) -> Float[Tensor, "texts dim"]:
         """What stands behind the pooling: dense modules, truncation, normalisation."""
-        vectors = pooled
-        for step, linear in zip(self.recipe.dense, self._dense, strict=True):
-            vectors = vectors.to(device=linear.weight.device, dtype=linear.weight.dtype)
-            vectors = _ACTIVATIONS[step.activation](linear(vectors)).to(pooled)
+        vectors = through_dense(pooled, self.recipe, self.dense)
         if truncate_dim is not None:
             vectors = truncate(vectors, truncate_dim)
         return normalise(vectors) if normalised else vectors
@@ -461,6 +465,19 @@ class Embedder:
     @property
     def _dtype(self) -> torch.dtype:
         return self.model.embeddings.token.weight.dtype
+
+
+def through_dense(
+    pooled: Float[Tensor, "texts pooled"], recipe: Recipe, dense: Iterable[nn.Module]
+) -> Float[Tensor, "texts dim"]:
+    """What the dense modules of a recipe, with these linear maps, make of pooled vectors."""
+    vectors = pooled
+    for step, linear in zip(recipe.dense, dense, strict=True):
+        weight = linear.weight
+        assert isinstance(weight, Tensor)
+        vectors = vectors.to(device=weight.device, dtype=weight.dtype)
+        vectors = _ACTIVATIONS[step.activation](linear(vectors)).to(pooled)
+    return vectors
 
 
 def _listed(texts: Iterable[str]) -> list[str]:

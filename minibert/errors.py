@@ -45,6 +45,10 @@ class ParityError(MinibertError):
     """A trace, pack or comparison that cannot be made as asked."""
 
 
+class ExportError(MinibertError):
+    """A network that cannot be exported as asked, or whose export gives other numbers."""
+
+
 class RunError(MinibertError):
     """A run file, or settings of a training run, that cannot be followed; the key is named."""
 

@@ -12,18 +12,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
+
+# How many there are: a number, or what stands for any while torch.export traces a network. torch's
+# own signatures call both int.
+if TYPE_CHECKING:
+    Size = int
+else:
+    Size = int | torch.SymInt
 
 
 @dataclass(frozen=True, eq=False)
 class Padded:
     """Rows of equal length; `mask` is True where a token is attended, None where all are."""
 
-    batch: int
-    seq: int
+    batch: Size
+    seq: Size
     mask: Bool[Tensor, "batch seq"] | None
     device: torch.device
 
@@ -44,12 +52,12 @@ class Padded:
         return torch.arange(self.seq, device=self.device)
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[Size, ...]:
         """That of the ids: `(batch, seq)`."""
         return self.batch, self.seq
 
     @property
-    def longest(self) -> int:
+    def longest(self) -> Size:
         """One more than the largest position."""
         return self.seq
 

@@ -23,12 +23,13 @@ ORDER = (
     "errors", "columns", "files", "pages", "config", "layout", "ops", "quantise", "pooling",
     "sources", "weights", "tensor_files", "checkpoint", "model", "heads", "engine",
     "engine_choice", "tokenizer_files", "tokenizer", "recipe", "embed", "vectors", "lines",
-    "texts", "prediction", "parity", "doctor", "training", "cli",
+    "texts", "prediction", "parity", "export", "doctor", "training", "cli",
 )  # fmt: skip
 FOLDERS = (
     "pages",
     "prediction",
     "parity",
+    "export",
     "doctor",
     "training",
     "cli",
@@ -42,8 +43,12 @@ NEEDS = {
     "rate_finder.py": {"matplotlib"},
     "search_picture.py": {"matplotlib"},
     "tuning.py": {"optuna"},
+    "onnx_file.py": {"onnx", "onnxruntime"},
 }
-EXTRAS = {"transformers", "sentence_transformers", "torchmetrics", "matplotlib", "optuna"}
+EXTRAS = {
+    "transformers", "sentence_transformers", "torchmetrics", "matplotlib", "optuna", "onnx",
+    "onnxscript", "onnxruntime",
+}  # fmt: skip
 
 
 def rooms() -> list[Path]:
@@ -95,6 +100,7 @@ def test_the_package_imports_no_extra_and_no_pickle(path: Path) -> None:
     assert not tops & (EXTRAS | {"pickle", "cloudpickle", "joblib", "shelve", "marshal", "dill"})
     source = path.read_text(encoding="utf-8")
     assert "torch.load" not in source
+    assert not re.search(r"torch\.export\.load\(|import .*load_pt2", source)  # which unpickle
     assert "allow_pickle=True" not in source
 
 

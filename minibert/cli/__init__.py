@@ -16,8 +16,8 @@ import minibert
 from minibert.errors import MinibertError
 
 _COMMANDS = (
-    "fetch", "info", "kernels", "embed", "search", "similarity", "trace", "parity", "init",
-    "doctor", "tune", "train", "report", "evaluate", "classify", "score", "tag", "answer",
+    "fetch", "info", "kernels", "embed", "search", "similarity", "trace", "parity", "export",
+    "init", "doctor", "tune", "train", "report", "evaluate", "classify", "score", "tag", "answer",
     "fill-mask",
 )  # fmt: skip
 

@@ -111,14 +111,21 @@ def shipped_reference(name: str | Path) -> Recording:
     packs = {known: shipped(f"packs/{known}.safetensors") for known in manifest()}
     if str(name) in packs and packs[str(name)].is_file():
         return read_pack(packs[str(name)])
-    parameters = digests(BertModel.from_pretrained(name))
-    for path in packs.values():
-        if path.is_file() and (found := read_pack(path)).parameters == parameters:
-            return found
+    if (found := reference_of(BertModel.from_pretrained(name))) is not None:
+        return found
     raise ParityError(
         f"{name}: no reference of its weights comes with minibert; give --reference PACK, or "
         "--with transformers where that is installed"
     )
+
+
+def reference_of(network: nn.Module) -> Recording | None:
+    """The recording of the original that comes with minibert, for a network of its weights."""
+    parameters = digests(network)
+    for path in (shipped(f"packs/{known}.safetensors") for known in manifest()):
+        if path.is_file() and (found := read_pack(path)).parameters == parameters:
+            return found
+    return None
 
 
 def check(name: str | Path, reference: Recording) -> Report:
