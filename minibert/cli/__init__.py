@@ -16,8 +16,8 @@ import minibert
 from minibert.errors import MinibertError
 
 _COMMANDS = (
-    "fetch", "info", "embed", "search", "similarity", "trace", "parity", "init", "doctor", "tune",
-    "train", "report", "evaluate", "classify", "score", "tag", "answer", "fill-mask",
+    "fetch", "info", "embed", "search", "similarity", "bench", "trace", "parity", "init", "doctor",
+    "tune", "train", "report", "evaluate", "classify", "score", "tag", "answer", "fill-mask",
 )  # fmt: skip
 
 
