@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each may import those before it.
 ORDER = (
     "errors", "columns", "files", "pages", "config", "machine", "layout", "ops", "pooling",
-    "sources", "weights", "tensor_files", "checkpoint", "model", "heads", "tokenizer_files", "tokenizer",
-    "recipe", "embed", "vectors", "lines", "texts", "prediction", "parity", "doctor", "training",
-    "cli",
+    "sources", "weights", "tensor_files", "checkpoint", "model", "heads", "tokenizer_files",
+    "tokenizer", "recipe", "embed", "vectors", "lines", "texts", "prediction", "parity", "doctor",
+    "training", "cli",
 )  # fmt: skip
 FOLDERS = (
     "pages",
