@@ -43,7 +43,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from benchmark_peers import CONTENDERS, PACKAGES, Contender, named
-from benchmark_process import Answer, Process, converted
+from benchmark_process import WARM_UPS, Answer, Process, converted
 from benchmark_report import Figures, report, write
 from benchmark_texts import (
     QUESTION,
@@ -138,7 +138,9 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--workloads", default="W1,W4,W5", help=f"of {','.join(WORKLOADS)}")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds that count, after a warm-up")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="rounds that count, after two to warm up"
+    )
     parser.add_argument("--contenders", help="names of benchmark_peers.py; all when not given")
     parser.add_argument(
         "--distinct", action="store_true", help="W1 without the sentences that occur before"
@@ -353,17 +355,17 @@ class Race:
         return float(np.abs(vectors - self.exact).max())
 
     def rounds(self, run: Callable[[Entrant], str]) -> list[Answer]:
-        """Run all entrants in turn, a warm-up and then the rounds; the limits of each round."""
+        """Run all entrants in turn, to warm up and then to count; the limits of each round."""
         found = []
-        for number in range(self._bench.rounds + 1):
+        for number in range(1 - WARM_UPS, self._bench.rounds + 1):
             limits = self.limits.ask("limits")
-            if number:  # round 0 warms up
+            if number > 0:
                 found.append(limits)
             turns = len(self.entrants)
             for turn in range(turns):
                 entrant = self.entrants[(turn + number) % turns]
                 said = run(entrant)
-                if not number:
+                if number <= 0:
                     entrant.about.update({key: [] for key in _measures(entrant.about)})
                 self._bench.tell(
                     f"round {number}/{self._bench.rounds} {entrant.contender.name}: {said}"
