@@ -49,6 +49,7 @@ from benchmark_texts import (
     QUESTION,
     Pairs,
     base_model,
+    calibration_sentences,
     grown,
     judged_pairs,
     reviews,
@@ -73,7 +74,6 @@ SAMPLE_TEXTS = 300  # that settings are tried on
 SAMPLE_REVIEWS = 40
 GROWTH_TEXTS = 4096  # the chunk of `Embedder.stream`: with fewer memory would grow, up to a chunk
 GROWTH = (1, 4, 16)
-N_CALIBRATION = 300
 
 
 def main() -> None:
@@ -389,13 +389,13 @@ def _measures(about: Figures) -> list[str]:
 
 
 def calibration_texts(bench: Bench) -> list[str]:
-    """Texts that a converter may look at, none of them among those of a workload."""
+    """Texts that a converter may look at."""
     data: Path | None = bench.arguments.data
     if data is None:
         raise SystemExit(
             "error: OpenVINO int8 is calibrated on sentences of stsb; give --data, or MINIBERT_DATA"
         )
-    return sentences(data, skip=1000)[:: max(1, 2000 // N_CALIBRATION)]
+    return calibration_sentences(data)
 
 
 def measure_bulk(bench: Bench) -> Figures:

@@ -23,16 +23,19 @@ class Pairs(NamedTuple):
     scores: list[float]
 
 
-def sentences(data: Path, *, skip: int = 0) -> list[str]:
-    """W1: the first 1,000 sentences of sst2's training part, and 1,000 of stsb's.
-
-    Args:
-        skip: of each, to have others.
-    """
+def sentences(data: Path) -> list[str]:
+    """W1: the first 1,000 sentences of sst2's training part, and 1,000 of stsb's."""
     with (data / "sst2" / "stsa.binary.train").open(encoding="utf-8") as file:
         sst2 = [line.split(" ", 1)[1].strip() for line in file]
     stsb = [row[5] for row in _stsb(data, "train")]
-    return sst2[skip : skip + 1000] + stsb[skip : skip + 1000]
+    return sst2[:1000] + stsb[:1000]
+
+
+def calibration_sentences(data: Path) -> list[str]:
+    """About 300 other sentences, none of them of W1, that a converter may look at."""
+    taken = set(sentences(data))
+    others = [row[5] for row in _stsb(data, "train")[1000:] if row[5] not in taken]
+    return others[:: len(others) // 300]
 
 
 def reviews(data: Path) -> list[str]:
