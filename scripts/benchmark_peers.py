@@ -352,8 +352,8 @@ PACKAGES = {
 }
 
 _BATCH_SIZES = {"batch_size": (32, 16, 64, 128)}
-_STREAMS = {"streams": (2, 1), "budget": (1024, 512, 2048, 4096)}
-_OPENVINO = {**_STREAMS, "multiple": (1, 8, 16)}
+_STREAMS = {"streams": (2, 1), "budget": (512, 256, 1024, 2048)}
+_OPENVINO = {**_STREAMS, "multiple": (1, 4, 16)}
 
 CONTENDERS = (
     Contender("minibert fp32", "minibert", 32, "float32", load_minibert, {}),

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,25 +154,27 @@ class Worker:
         if single:
             lists = _for_one_text(lists, self._model().threads)
         best = {name: values[0] for name, values in lists.items()}
-        fastest = (
-            self._seconds(best, sample, single) if any(len(v) > 1 for v in lists.values()) else 0
-        )
         for name, values in lists.items():
-            for value in values[1:]:
-                tried = {**best, name: value}
-                seconds = self._seconds(tried, sample, single)
-                if seconds < fastest:
-                    best, fastest = tried, seconds
+            if len(values) > 1:
+                best = self._fastest([{**best, name: value} for value in values], sample, single)
         return {"settings": best}
 
-    def _seconds(self, settings: dict[str, Any], sample: list[str], single: bool) -> float:
-        """Of the sample, with these settings: the best of three passes, or the median of 40."""
-        encode = self._load(settings)
-        for _ in range(WARM_UPS):
-            encode(sample)
-        if not single:
-            return min(_timed(encode, sample)[0] for _ in range(3))
-        return statistics.median(_timed(encode, sample)[0] for _ in range(40))
+    def _fastest(
+        self, tried: Sequence[dict[str, Any]], sample: list[str], single: bool
+    ) -> dict[str, Any]:
+        """Those settings that took the smallest share of the time of a round, in most rounds."""
+        encodes = [self._load(settings) for settings in tried]
+        shares: list[list[float]] = [[] for _ in tried]
+        for number in range(WARM_UPS + 3):
+            seconds = []
+            for settings, encode in zip(tried, encodes, strict=True):
+                self._set_threads(settings)
+                calls = [_timed(encode, sample)[0] for _ in range(20 if single else 1)]
+                seconds.append(statistics.median(calls))
+            if number >= WARM_UPS:
+                for share, each in zip(shares, seconds, strict=True):
+                    share.append(each / sum(seconds))
+        return min(zip(tried, shares, strict=True), key=lambda pair: statistics.median(pair[1]))[0]
 
     def load(self, settings: dict[str, Any]) -> Answer:
         """Load it, with these settings."""
@@ -212,11 +214,15 @@ class Worker:
         return {"n_texts": n_texts, "seconds": seconds, "peak_bytes": _peak_bytes()}
 
     def _load(self, settings: dict[str, Any]) -> Encode:
+        self._set_threads(settings)
+        return self._contender.load(self._model(), self._contender.precision, settings)
+
+    def _set_threads(self, settings: dict[str, Any]) -> None:
+        """Those of torch are the process's; other libraries keep theirs in what is loaded."""
         if self._contender.library in ("minibert", "sentence-transformers", "transformers"):
             import torch
 
             torch.set_num_threads(settings.get("threads", self._job["threads"]))
-        return self._contender.load(self._model(), self._contender.precision, settings)
 
     def _model(self) -> Model:
         job = self._job
