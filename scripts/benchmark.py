@@ -62,12 +62,12 @@ BULK = ("W1", "W2", "W3")
 WORKLOADS = (*BULK, "W4", "W5", "W6", "W7", "doctor", "trace")
 NEED_DATA = {*BULK, "W6", "W7", "doctor"}
 TITLES = {
-    "W1": "2,000 sentences, MiniLM",
-    "W2": "300 movie reviews of up to 256 tokens, MiniLM",
-    "W3": "300 sentences, 12 layers 768 wide",
-    "W4": "one question of eight words, MiniLM",
+    "W1": "real sentences",
+    "W2": "movie reviews of up to 256 tokens",
+    "W3": "sentences through 12 layers, 768 wide",
+    "W4": "one question of eight words",
     "W5": "a fresh process that embeds one sentence",
-    "W7": "a corpus that grows, MiniLM",
+    "W7": "a corpus that grows",
 }
 CALLS = 200
 SAMPLE_TEXTS = 300  # that settings are tried on
@@ -219,6 +219,12 @@ class Bench:
         self.threads: int = arguments.threads
         self.small = resolve(arguments.model)
 
+    @property
+    def title(self) -> str:
+        """What is done, and by which model."""
+        model = "" if self.workload == "W3" else f", {self.arguments.model}"
+        return f"{TITLES[self.workload]}{model}"
+
     def python_of(self, library: str) -> str:
         found: dict[str, str] = self.arguments.pythons
         return found.get(library, sys.executable)
@@ -243,7 +249,7 @@ class Bench:
     def about(self, work: Answer) -> Figures:
         """What stands above the tables."""
         return {
-            "title": TITLES[self.workload],
+            "title": self.title,
             "machine": work["machine"],
             "threads": self.threads,
             "rounds": self.rounds,
@@ -468,7 +474,7 @@ def measure_start(bench: Bench) -> Figures:
     return {
         "workload": bench.workload,
         "about": {
-            "title": TITLES[bench.workload],
+            "title": bench.title,
             "machine": str(this_machine()),
             "threads": bench.threads,
             "rounds": bench.rounds,
@@ -506,6 +512,7 @@ def measure_growth(bench: Bench) -> Figures:
                     assert answer["n_texts"] == sizes["n_texts"], answer
                     sizes["seconds"].append(answer["seconds"])
                     sizes["peak_bytes"].append(answer["peak_bytes"])
+                    figures["versions"] = answer["versions"]
                     bench.tell(
                         f"round {number + 1}/{bench.rounds} {figures['name']}, "
                         f"{answer['n_texts']} texts: {answer['seconds']:.1f} s, "
@@ -514,7 +521,7 @@ def measure_growth(bench: Bench) -> Figures:
     return {
         "workload": bench.workload,
         "about": {
-            "title": TITLES[bench.workload],
+            "title": bench.title,
             "machine": str(this_machine()),
             "threads": bench.threads,
             "rounds": bench.rounds,

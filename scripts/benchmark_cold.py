@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark_process import environment
+from benchmark_process import environment, versions_in
 
 IMPORT = "import torch"
 OURS = """
@@ -42,7 +42,13 @@ def measure_cold(
         )
     )
     found: list[dict[str, Any]] = [
-        {"name": name, "library": library, "seconds": [], "peak_bytes": []}
+        {
+            "name": name,
+            "library": library,
+            "seconds": [],
+            "peak_bytes": [],
+            "versions": versions_in(pythons.get(library, sys.executable), library),
+        }
         for name, library, _ in contenders
     ]
     for number in range(rounds + 1):

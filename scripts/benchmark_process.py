@@ -115,6 +115,26 @@ def converted(contender: Contender, python: str, job: Mapping[str, Any], cache: 
     return target
 
 
+def versions_in(python: str, library: str) -> dict[str, str]:
+    """Those of an environment."""
+    program = f"import json, benchmark_process as p; print(json.dumps(p.versions({library!r})))"
+    path = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
+    done = subprocess.run(
+        [python, "-c", program],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(
+            f"error: exit status {done.returncode} of the Python of {library}, {python}; "
+            f"--python {library}=PATH names another"
+        )
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
 # What happens within the process.
 
 
@@ -179,7 +199,7 @@ class Worker:
     def load(self, settings: dict[str, Any]) -> Answer:
         """Load it, with these settings."""
         self._encode = self._load(settings)
-        return {"versions": {name: _version(name) for name in PACKAGES[self._contender.library]}}
+        return {"versions": versions(self._contender.library)}
 
     def embed(self, texts: str, vectors: str) -> Answer:
         """All texts at once, and their vectors into a file."""
@@ -211,7 +231,12 @@ class Worker:
             for chunk in embedder.stream(line.rstrip("\n") for line in file):
                 n_texts += len(chunk)
         seconds = time.perf_counter() - start
-        return {"n_texts": n_texts, "seconds": seconds, "peak_bytes": _peak_bytes()}
+        return {
+            "n_texts": n_texts,
+            "seconds": seconds,
+            "peak_bytes": _peak_bytes(),
+            "versions": versions(self._contender.library),
+        }
 
     def _load(self, settings: dict[str, Any]) -> Encode:
         self._set_threads(settings)
@@ -307,11 +332,15 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "from the checkout"
+def versions(library: str) -> dict[str, str]:
+    """Those of the packages of a library that are installed here."""
+    found = {}
+    for package in PACKAGES[library]:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "from the checkout"
+    return found
 
 
 if __name__ == "__main__":

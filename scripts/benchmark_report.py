@@ -49,7 +49,7 @@ def report(results: Figures) -> str:
     tables = {"W4": _single_tables, "W5": _cold_tables, "W7": _growth_tables}
     body = tables.get(results["workload"], _bulk_tables)(results)
     about = results["about"]
-    machine = f"{about['machine']}, {about['threads']} threads, {about['rounds']} rounds"
+    machine = f"{about['machine']}, {about['threads']} threads; rounds: {about['rounds']}"
     packages = _versions(results["contenders"])
     return "\n\n".join(
         [f"### {results['workload']}: {about['title']}", f"On {machine}.", *body, packages]
