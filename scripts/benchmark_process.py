@@ -54,8 +54,10 @@ class Process:
     def __enter__(self) -> "Process":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=60)
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:  # something has failed, and it may be in the middle of its work
+            self._process.kill()
+        self._process.communicate()
         self._errors.close()
         self._place.cleanup()
 
