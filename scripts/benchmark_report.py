@@ -273,7 +273,7 @@ def _draw_panel(panel: Any, results: Figures) -> None:
         members = [each for each in results["contenders"] if each["bits"] == bits]
         if not members:
             continue
-        panel.text(0, at, said, fontweight="bold", va="center", fontsize=9)
+        panel.text(longest * 0.01, at, said, fontweight="bold", va="center", fontsize=9)
         at += 1
         for each in sorted(members, key=lambda each: -_speed(each, about)):
             speed = _speed(each, about)
