@@ -325,7 +325,7 @@ class Race:
         bench = self._bench
         path = bench.cache / "settings.json"
         known = json.loads(path.read_text()) if path.exists() else {}
-        facts = [contender.name, bench.workload, bench.threads, self.work["machine"]]
+        facts = [contender.name, bench.title, bench.threads, self.work["machine"]]
         key = " | ".join(map(str, facts))
         if key not in known or bench.arguments.choose:
             sample = write_texts(self._texts.sample, self._place / "sample.json")
