@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmark_report import ratios, told
+
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 32
 RATE, WARMUP, DECAY, MAX_LENGTH = 1e-4, 0.1, 0.01, 128
@@ -281,9 +283,7 @@ def _print_table(results: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
             rows: Sequence[dict[str, Any]] = found,
             others: Sequence[dict[str, Any]] = peer,
         ) -> str:
-            pairs = zip(column(name, rows), column(name, others), strict=True)
-            ratios = [a / b for a, b in pairs]
-            return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            return told(ratios(column(name, rows), column(name, others)))
 
         speed = statistics.median(column("examples_per_second", found))
         peak = statistics.median(column("peak_bytes", found)) / 1e6

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each may import those before it.
 ORDER = (
-    "errors", "columns", "files", "pages", "config", "layout", "ops", "quantise", "pooling",
-    "sources", "weights", "tensor_files", "checkpoint", "model", "heads", "engine",
+    "errors", "columns", "files", "pages", "config", "machine", "layout", "ops", "quantise",
+    "pooling", "sources", "weights", "tensor_files", "checkpoint", "model", "heads", "engine",
     "engine_choice", "tokenizer_files", "tokenizer", "recipe", "embed", "vectors", "lines",
     "texts", "prediction", "parity", "export", "doctor", "training", "cli",
 )  # fmt: skip

@@ -21,14 +21,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import minibert
 from minibert import cli, weights
+from minibert.cli import bench
 from minibert.cli.info import Row, module_tree
 from minibert.cli.models import ModelChoice, Settings
 from minibert.config import BertConfig
 from minibert.embed import Embedder
 from minibert.model import BertModel, explicit_attention, set_attention
+from minibert.tokenizer import Tokenizer
 from minibert.vectors import read_vectors
 
-COMMANDS = ("fetch", "info", "embed", "search", "similarity", "trace", "init")
+COMMANDS = ("fetch", "info", "embed", "search", "similarity", "bench", "trace", "init")
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS), ":"]
 TEXTS = ["one", "two words", "", "thr ee w o r d s", "one", "six6", "s e v e n"]
@@ -152,6 +154,8 @@ def test_version_is_that_of_the_package(run: Run) -> None:
         (["embed", "a", "--long-text", "x"], "Invalid value for '--long-text'"),
         (["search", "a"], "Missing option '--corpus' (see minibert search --help)"),
         (["similarity", "a"], "Missing argument"),
+        (["bench", "--seconds", "0"], "Invalid value for '--seconds'"),
+        (["bench", "--field", "a"], "--format and --field are for a file, given with --texts"),
         (["fetch"], "Missing argument 'NAME' (see minibert fetch --help)"),
         (["embed", "a", "--no-such"], "No such option"),
     ],
@@ -163,6 +167,7 @@ def test_wrong_use_is_one_line(refused: Callable[..., str], args: list[str], sai
 @pytest.mark.parametrize("args", [["embed", "a"], ["info"], ["similarity", "a", "b"]])
 def test_unknown_model_is_one_line(refused: Callable[..., str], args: list[str]) -> None:
     assert "no model 'nonsense'" in refused(*args, "--model", "nonsense")
+    assert "no model 'nonsense'" in refused("bench", "nonsense")
 
 
 def test_system_errors_are_one_line(
@@ -954,3 +959,70 @@ def test_similarity_prints_cosines(run: Run, tiny: Path, embedder: Embedder) -> 
     lines = found(run("similarity", "--model", tiny, *texts, "--json"))
     assert [(line["text"], line["other"]) for line in lines] == [("one", "two"), ("one", "one")]
     assert [line["score"] for line in lines] == pytest.approx([expected, 1.0], abs=1e-6)
+
+
+# Measuring.
+
+
+def test_bench_counts_what_it_was_given(run: Run, tiny: Path, corpus: Path) -> None:
+    outcome = run("bench", tiny, "--texts", corpus, "--seconds", "0.01", "--json")
+    assert outcome.code == 0, outcome.err
+    told = json.loads(outcome.out)
+    assert told["model"] == str(tiny)
+    assert (told["n_texts"], told["n_distinct"]) == (7, 6)  # "one" occurs twice
+    tokenizer = Tokenizer.from_pretrained(tiny)
+    lengths = [min(16, len(ids) + 2) for ids in tokenizer.ids(sorted(set(TEXTS)))]
+    assert told["n_tokens"] == sum(lengths)
+    tree = [
+        module_tree(
+            BertConfig.from_file(tiny / "config.json"),
+            batch=1, seq=length, pooler=False, dtype="float32",
+        )
+        for length in lengths
+    ]  # fmt: skip
+    assert told["flops"] == sum(rows[0].flops for rows in tree)
+    assert len(told["round_seconds"]) == len(told["limits"]) >= 3
+    assert 0 < told["query_p50_seconds"] <= told["query_p99_seconds"]
+    assert told["peak_bytes"] > 20 << 20
+
+
+def test_bench_says_rates_and_shares(monkeypatch: pytest.MonkeyPatch, run: Run, tiny: Path) -> None:
+    found = bench.Measured(
+        machine="A Processor, 2 cores; avx2", threads=2, dtype="int8", n_texts=3000,
+        n_distinct=2800, n_tokens=60_000, round_seconds=(2.0, 1.5, 3.0), flops=600_000_000_000,
+        limits=(6e11, 8e11, 8e11), query_p50_seconds=0.0021, query_p99_seconds=0.0034,
+        peak_bytes=412_000_000,
+    )  # fmt: skip
+    monkeypatch.setattr(bench, "measure", lambda *_, **__: found)
+    assert run("bench", tiny).out.splitlines() == [
+        "machine     A Processor, 2 cores; avx2; 2 threads",
+        f"model       {tiny}, int8",
+        "texts       3,000, of them 2,800 distinct, of 60,000 tokens",
+        "speed       1,500 texts/s, 30,000 tokens/s (median of 3 rounds; 1,000 to 2,000 texts/s)",
+        "arithmetic  300 GFLOP/s, 50% of what matrix products alone reach here in int8, "
+        "800 GFLOP/s",
+        "one query   p50 2.10 ms, p99 3.40 ms",
+        "memory      412 MB at its peak",
+    ]
+
+
+def test_bench_makes_up_texts_that_are_always_the_same(tiny: Path, run: Run) -> None:
+    tokenizer = Tokenizer.from_pretrained(tiny)
+    texts = bench.synthetic_texts(tokenizer, 400)
+    assert texts == bench.synthetic_texts(tokenizer, 400)
+    assert texts != bench.synthetic_texts(tokenizer, 400, seed=1)
+    counts = [len(text.split()) for text in texts]
+    assert np.mean(counts) == pytest.approx(bench.MEAN_WORDS, rel=0.1)
+    assert {word for text in texts for word in text.split()} <= set("abcdefghijklmnopqrstuvwxyz")
+    outcome = run("bench", tiny, "--seconds", "0.01", "--json")
+    assert json.loads(outcome.out)["n_texts"] == bench.SYNTHETIC_TEXTS
+
+
+def test_bench_refuses_a_file_without_texts(
+    refused: Callable[..., str], tiny: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.txt").touch()
+    assert refused("bench", tiny, "--texts", tmp_path / "empty.txt") == (
+        f"{tmp_path / 'empty.txt'}: holds no text, expected at least one to measure with"
+    )
+    assert "absent.txt: " in refused("bench", tiny, "--texts", tmp_path / "absent.txt")

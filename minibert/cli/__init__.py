@@ -16,9 +16,9 @@ import minibert
 from minibert.errors import MinibertError
 
 _COMMANDS = (
-    "fetch", "info", "kernels", "embed", "search", "similarity", "trace", "parity", "export",
-    "init", "doctor", "tune", "train", "report", "evaluate", "classify", "score", "tag", "answer",
-    "fill-mask",
+    "fetch", "info", "kernels", "embed", "search", "similarity", "bench", "trace", "parity",
+    "export", "init", "doctor", "tune", "train", "report", "evaluate", "classify", "score", "tag",
+    "answer", "fill-mask",
 )  # fmt: skip
 
 

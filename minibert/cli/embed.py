@@ -200,8 +200,8 @@ def _write(
     resumed = f", {n_resumed} of them earlier" if n_resumed else ""
     pace = f"{bar.seconds:.1f} s ({bar.texts_per_second:.0f} texts/s)"
     click.echo(
-        f"minibert: {_count(n_resumed + bar.n_texts)}{resumed}, in {pace} -> {writer.path}\n"
-        f"minibert: computed in {embedder.computes}",
+        f"minibert: {_count(n_resumed + bar.n_texts)}{resumed}, in {pace}, {embedder.computes} "
+        f"-> {writer.path}",
         err=True,
     )
 

@@ -108,6 +108,14 @@ def model_options(command: _Command) -> _Command:
             metavar="NAME",
             help="A name of the manifest, a folder, or a hub id OWNER/NAME.",
         ),
+        loading_options,
+    )
+
+
+def loading_options(command: _Command) -> _Command:
+    """Add what loads a model beside its name: dtype, revision, sha256, offline."""
+    return _with(
+        command,
         click.option(
             "--dtype",
             type=ANY_DTYPE,

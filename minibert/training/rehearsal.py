@@ -3,9 +3,7 @@
 All of it on a copy of the network: weights and random numbers stay as they are.
 """
 
-import resource
 import statistics
-import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 
 from minibert.doctor.findings import Finding, finding
 from minibert.doctor.probe import part_of
+from minibert.machine import peak_bytes
 from minibert.training.checkup import Checkup
 from minibert.training.loop import Observer, StepRecord, Trainer
 from minibert.training.run import Setup
@@ -76,7 +75,7 @@ def rehearse(setup: Setup) -> Rehearsal:
         n_examples=n,
         seconds=seconds,
         total=trainer.total,
-        peak_bytes=_peak_bytes(),
+        peak_bytes=peak_bytes(),
     )
 
 
@@ -145,8 +144,3 @@ def _parameters(trainer: Trainer) -> dict[str, tuple[int, int]]:
         n = parameter.numel()
         found[part] = (all_of_it + n, trained + (0 if parameter in frozen else n))
     return found
-
-
-def _peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
