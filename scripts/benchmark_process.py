@@ -285,8 +285,11 @@ class Limits:
         """Operations a second, by the bits of a number."""
         from minibert.machine import matrix_rate
 
-        dtypes = {32: "float32", 16: "bfloat16", 8: "int8"}
-        return {str(bits): matrix_rate(self._config, dtype) for bits, dtype in dtypes.items()}
+        dtypes = {32: ("float32",), 16: ("bfloat16", "float16", "int16"), 8: ("int8",)}
+        return {
+            str(bits): max(matrix_rate(self._config, dtype) for dtype in of_bits)
+            for bits, of_bits in dtypes.items()
+        }
 
     def exact(self, texts: str, vectors: str) -> Answer:
         """The vectors in float64, by the plain network."""

@@ -63,11 +63,17 @@ def majority_only(history: History) -> Finding | None:
             return None
         said, others = "present" if int(answers[0]) else "absent", int(labels[0])
         others = rows - others if int(answers[0]) else others
+        most, n_labels = max(others, rows - others), 2
     else:
         place = int(answers.argmax())
         if int(answers[place]) < rows:
             return None
         said, others = f"class {place}", rows - int(labels[place])
+        most, n_labels = int(labels.max()), len(labels)
+    # Where labels are about equally frequent there is no majority to give in to: what is wrong then
+    # is what `alike` and `does_not_learn` tell, and no weight of a class mends it.
+    if most < 1.25 * rows / n_labels:
+        return None
     if others < max(5, 0.005 * rows):
         return None
     of_words = not found[0].is_about_texts
