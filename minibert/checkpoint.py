@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -291,6 +291,8 @@ def load(
         report = _fill(model, plan, entries, floats, device, check_finite=check_finite)
     if dtype in BITS and not stored:
         quantise(model, dtype)
+    if dtype in BITS or stored:
+        report = replace(report, dtype=stored or dtype)
     model.load_report = report
     if report.initialised:
         _log.warning("%s: initialised afresh: %s", folder, ", ".join(report.initialised))

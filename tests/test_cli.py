@@ -293,6 +293,21 @@ def test_tree_counts_what_is_worked_out_by_hand() -> None:
     assert activations[""] == 4 * (288 + 84 + 8)
 
 
+@pytest.mark.parametrize(("dtype", "bytes_a_weight"), [("int8", 1), ("int16", 2)])
+def test_tree_counts_integers_as_they_are_stored(dtype: str, bytes_a_weight: int) -> None:
+    config = BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16,
+    )  # fmt: skip
+    by_name, floats = (
+        {row.name: row for row in module_tree(config, batch=2, seq=3, pooler=True, dtype=each)}
+        for each in (dtype, "float32")
+    )
+    up = by_name["layers.0.feed_forward.up"]
+    assert up.flops == floats["layers.0.feed_forward.up"].flops
+    assert up.parameter_bytes == 8 * 16 * bytes_a_weight + 2 * 16 * 4  # scales and biases
+
+
 @pytest.mark.parametrize("pooler", [True, False])
 def test_tree_agrees_with_the_model_and_with_torch(tiny: Path, pooler: bool) -> None:
     model = BertModel.from_pretrained(tiny)

@@ -116,6 +116,9 @@ def test_a_network_of_integers_is_saved_and_opened_as_it_is(dtype: str, tmp_path
     assert hidden(again).equal(hidden(model))
     written = json.loads((tmp_path / "integers" / "config.json").read_text())
     assert written["quantization_config"] == {"quant_method": "minibert", "weights": dtype}
+    for each in (model, opened, again):
+        assert each.load_report is not None
+        assert each.load_report.dtype == dtype
 
 
 def test_integers_become_no_other_dtype(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def info(
                 "positions"
             )
         pooler = embedder.model.pooler is not None
+        dtype = str(embedder.model.load_report.dtype) if embedder.model.load_report else dtype
         rows = module_tree(config, batch=batch, seq=seq, pooler=pooler, dtype=dtype)
     facts = _facts(choice, embedder)
     if as_json:
@@ -109,9 +110,13 @@ def module_tree(
     from minibert.checkpoint import DTYPES
     from minibert.layout import Layout
     from minibert.model import BertModel, FeedForward, SelfAttention
+    from minibert.ops import QuantisedLinear
+    from minibert.quantise import BITS, quantise
 
     with torch.device("meta"):
-        model = BertModel(config).eval().to(DTYPES[dtype])
+        model = BertModel(config).eval().to(DTYPES.get(dtype, torch.float32))
+        if dtype in BITS:
+            quantise(model, dtype)
         input_ids = torch.zeros(batch, seq, dtype=torch.long)
     if not pooler:
         model.pooler = None
@@ -129,9 +134,11 @@ def module_tree(
             shapes[name] = tuple(tensor.shape)
             if list(module.children()) or isinstance(module, nn.Dropout):
                 return
-            flops = 2 * tensor.numel() * module.in_features if isinstance(module, nn.Linear) else 0
+            flops = 0
+            if isinstance(module, nn.Linear | QuantisedLinear):
+                flops = 2 * tensor.numel() * module.weight.shape[1]
             note(name, type(module).__name__, tensor, flops)
-            own = list(module.parameters())
+            own = [*module.parameters(), *module.buffers()]
             steps[name].parameters = sum(each.numel() for each in own)
             steps[name].parameter_bytes = sum(each.numel() * each.itemsize for each in own)
 
