@@ -366,8 +366,8 @@ CONTENDERS = (
     Contender("minibert fp32", "minibert", 32, "float32", load_minibert, {}),
     Contender("minibert int16", "minibert", 16, "int16", load_minibert, {}),
     Contender("minibert int8", "minibert", 8, "int8", load_minibert, {}),
-    Contender("minibert fp32, PyTorch", "minibert", 32, "float32", load_minibert_in_pytorch, {}),
-    Contender("minibert bf16, PyTorch", "minibert", 16, "bfloat16", load_minibert_in_pytorch, {}),
+    Contender("minibert fp32 by PyTorch", "minibert", 32, "float32", load_minibert_in_pytorch, {}),
+    Contender("minibert bf16 by PyTorch", "minibert", 16, "bfloat16", load_minibert_in_pytorch, {}),
     # As it comes, which is how most people run it.
     Contender(
         "sentence-transformers", "sentence-transformers", 32, "float32",

@@ -625,6 +625,26 @@ def test_only_the_most_frequent_label_is_predicted(share: float, told: bool) -> 
     assert settings == ([{"loss.class_weights": '"balanced"'}] if told else [])
 
 
+@pytest.mark.parametrize("n_learnt", [0, 60])
+def test_labels_that_had_been_learnt_are_not_called_unrelated(n_learnt: int) -> None:
+    """What was known once, and is lost, was there to be learnt: the later labels are guesses."""
+    model = Toy(3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    doctor = Doctor(model, optimizer, say=lambda line: None, pretrained=True)
+    torch.manual_seed(3)
+    known, guessed = islice(batches(rows()), n_learnt), islice(batches(unrelated_rows()), 120)
+    for batch in (*known, *guessed):
+        logits = model(batch.ids)
+        loss = F.cross_entropy(logits, batch.labels)
+        loss.backward()
+        doctor.step(loss=loss, logits=logits, labels=batch.labels)
+        optimizer.step()
+        optimizer.zero_grad()
+    doctor.close()
+    assert doctor.history.had_learnt is bool(n_learnt)
+    assert ("labels-unrelated" in names(doctor)) is not bool(n_learnt)
+
+
 def test_labels_of_which_none_is_given_are_found() -> None:
     def rare(labels: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(int(labels.sum()))

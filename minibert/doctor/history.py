@@ -58,6 +58,7 @@ class History:
     cosines: list[float] = field(default_factory=list)
     modes: list[Modes] = field(default_factory=list)
     evaluations: list[Evaluated] = field(default_factory=list)
+    had_learnt: bool = False  # was more known than label frequencies at any time?
     counted: dict[str, int] = field(default_factory=dict)  # updates in a row that something held
 
     def add(self, loss: float, rate: float, signals: Signals | None) -> None:
@@ -69,6 +70,9 @@ class History:
             self.first = self.first or signals
             self.signals.append(signals)
             del self.signals[:-_KEPT]
+            n = 20
+            known = len(self.last(n)) == n and self.plain_loss(n) < 0.985 * self.chance_loss(n)
+            self.had_learnt = self.had_learnt or known
 
     def looked(self, look: Look) -> None:
         """Another look at the network; of a long run the older ones are thinned out."""

@@ -147,7 +147,10 @@ def unrelated(history: History) -> Finding | None:
     found = history.last(n)
     if not history.pretrained or len(found) < n or not history.has_had_time():
         return None
-    if history.has_learnt(n, share=0.985) or history.is_falling() or not found[0].is_about_texts:
+    # What had been learnt and was lost, as at too high a rate, was there to be learnt.
+    if history.had_learnt or history.is_falling() or not found[0].is_about_texts:
+        return None
+    if history.has_learnt(n, share=0.985):
         return None
     frequent = 0 if found[0].kind == "numbers" else int(history.label_counts(n).max())
     if frequent > 0.8 * history.n_rows(n):  # which alone says nearly all
