@@ -23,6 +23,8 @@ FLAGS = ("-std=c++17", "-O3", "-fopenmp", "-fPIC", "-Wno-maybe-uninitialized")
 TARGET = "-march=native"
 COMPILE_SECONDS = 600
 
+_failed: dict[Path, str] = {}  # what could not be compiled in this process, and why
+
 
 class KernelsUnavailableError(Exception):
     """Why there are no kernels, in one line: everything works without them, slower."""
@@ -43,6 +45,8 @@ def load(cache_folder: Path, *, target: str = TARGET, build: bool = True) -> cty
     if not place.exists():
         if not build:
             raise KernelsUnavailableError("the kernels are not compiled yet: minibert kernels")
+        if place in _failed:  # or each call for vectors would try for seconds again
+            raise KernelsUnavailableError(_failed[place])
         _compile(compiler, target, place)
     return _open(place)
 
@@ -93,7 +97,8 @@ def _compile(compiler: str, target: str, place: Path) -> None:
             library.replace(place)
     except (KernelsUnavailableError, OSError) as error:
         print("failed", file=sys.stderr, flush=True)  # noqa: T201
-        raise KernelsUnavailableError(f"the kernels could not be compiled: {error}") from None
+        _failed[place] = f"the kernels could not be compiled: {error}"
+        raise KernelsUnavailableError(_failed[place]) from None
     print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
 
 

@@ -178,7 +178,9 @@ def test_kernels_are_compiled_once_and_kept(
     assert capfd.readouterr().err == ""
 
 
-def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_fails_is_quoted_and_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     broken = tmp_path / "g++"
     broken.write_text('#!/bin/sh\ncase "$1" in --version) echo 1; exit;; esac\n'
                       'echo "x.cpp:1: error: no good" >&2; exit 1\n')  # fmt: skip
@@ -187,6 +189,10 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(KernelsUnavailableError, match=r"could not be compiled.*error: no good"):
         build.load(tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("*.so"))
+    assert capfd.readouterr().err.endswith("once … failed\n")
+    with pytest.raises(KernelsUnavailableError, match=r"could not be compiled.*error: no good"):
+        build.load(tmp_path / "cache")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
