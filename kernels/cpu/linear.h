@@ -213,7 +213,7 @@ void linear(const Rows<Kind>& x, int first, int last, const Linear& linear, int 
 // ---- quantising rows
 
 // x ≈ scale * q with |q| <= 16383: half of what 16 bits hold, so that sums fit 32.
-inline float quantise(const float* x, int count, int stride, int16_t* q, float* scale, float*) {
+inline void quantise(const float* x, int count, int stride, int16_t* q, float* scale, float*) {
     constexpr float LARGEST = 16383;
     Floats top = all(0.0f);
     for (int i = 0; i < count; i += LANES) {
@@ -230,11 +230,10 @@ inline float quantise(const float* x, int count, int stride, int16_t* q, float* 
         const Shorts narrow = __builtin_convertvector(nearest(value * inverse), Shorts);
         std::memcpy(q + i, &narrow, sizeof narrow);
     }
-    return 0;
 }
 
 // x ≈ scale * (q - zero) with q in [0, 255]; 0 is always among what can be told exactly.
-inline float quantise(const float* x, int count, int stride, uint8_t* q, float* scale, float* zero) {
+inline void quantise(const float* x, int count, int stride, uint8_t* q, float* scale, float* zero) {
     Floats top = all(0.0f), bottom = all(0.0f);
     for (int i = 0; i < count; i += LANES) {
         const Floats value = i + LANES <= count ? load(x + i) : load_some(x + i, count - i);
@@ -253,7 +252,6 @@ inline float quantise(const float* x, int count, int stride, uint8_t* q, float* 
         const Bytes narrow = __builtin_convertvector(nearest(moved), Bytes);
         std::memcpy(q + i, &narrow, sizeof narrow);
     }
-    return 0;
 }
 
 }  // namespace minibert
