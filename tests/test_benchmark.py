@@ -283,7 +283,7 @@ def test_one_question_is_measured_in_processes_of_their_own(small: Path, tmp_pat
     result = subprocess.run(
         [
             sys.executable, "scripts/benchmark.py", "--workloads", "W4", "--model", str(small),
-            "--contenders", "minibert fp32,minibert int16", "--rounds", "3", "--cache",
+            "--contenders", "minibert fp32,minibert bf16 by PyTorch", "--rounds", "3", "--cache",
             str(tmp_path),
         ],
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -291,9 +291,9 @@ def test_one_question_is_measured_in_processes_of_their_own(small: Path, tmp_pat
     assert result.returncode == 0, result.stderr
     assert str(this_machine()) in result.stdout
     rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| **")]
-    assert {row[0] for row in rows} == {"| **minibert fp32**", "| **minibert int16**"}
+    assert {row[0] for row in rows} == {"| **minibert fp32**", "| **minibert bf16 by PyTorch**"}
     errors = {row[0].strip("| *"): float(row[4]) for row in rows}
-    assert errors["minibert fp32"] < 1e-6 < errors["minibert int16"] < 0.05
+    assert errors["minibert fp32"] < 1e-6 < errors["minibert bf16 by PyTorch"] < 0.05
 
 
 @pytest.mark.slow
