@@ -40,8 +40,7 @@ class _Network(ctypes.Structure):
 
 class _Batch(ctypes.Structure):
     _fields_ = (
-        ("ids", ctypes.c_void_p), ("token_types", ctypes.c_void_p),
-        ("positions", ctypes.c_void_p), ("lengths", ctypes.c_void_p), ("skips", ctypes.c_void_p),
+        ("ids", ctypes.c_void_p), ("lengths", ctypes.c_void_p), ("skips", ctypes.c_void_p),
         ("sequences", ctypes.c_int), ("tokens", ctypes.c_int), ("pooled", ctypes.c_bool),
         ("out", ctypes.c_void_p),
     )  # fmt: skip
@@ -123,24 +122,21 @@ class Encoder:
         pooled: bool,
         threads: int,
         skips: NDArray[np.int32] | None = None,
-        token_types: NDArray[np.int32] | None = None,
-        positions: NDArray[np.int32] | None = None,
     ) -> Tensor:
         """Hidden states `(tokens, hidden)`, or where `pooled` each sequence's mean of them.
 
         Args:
-            ids: of all tokens, sequence after sequence; trusted to be rows of the table.
+            ids: of all tokens, sequence after sequence, of the first token type; trusted to be
+                rows of the table.
             lengths: of the sequences, each at least 1.
             pooled: the mean over a sequence's tokens, in place of them.
             threads: how many compute.
             skips: of each sequence, first tokens to leave out of the mean.
-            token_types: of all tokens; 0 when None.
-            positions: of all tokens; counted from 0 in each sequence when None.
 
         Raises: MemoryError.
         """
         out = torch.empty(len(lengths) if pooled else len(ids), self.hidden)
-        arrays = [ids, token_types, positions, lengths, skips]
+        arrays = [ids, lengths, skips]
         for array in arrays:
             assert array is None or (array.dtype == np.int32 and array.flags.c_contiguous)
         pointers = [None if array is None else array.ctypes.data for array in arrays]

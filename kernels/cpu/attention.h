@@ -12,17 +12,16 @@
 #include <cmath>
 #include <limits>
 
+#include "parts.h"
 #include "simd.h"
 
 namespace minibert {
 
-#if defined(__AVX512F__) && defined(__AVX512BW__)
+#if defined(MINIBERT_AVX512)
 constexpr int QUERIES = 8;
 #else
 constexpr int QUERIES = 4;
 #endif
-
-inline int rounded_up(int count, int step) { return (count + step - 1) / step * step; }
 
 // Floats of scratch that one head takes.
 inline long attention_scratch(int length, int dim) {
@@ -49,22 +48,28 @@ MINIBERT_INLINE void transpose(Floats (&row)[LANES]) {
     }
 }
 
+// The sums over `terms` of x[query][term] · rows[term], two vectors of columns wide.
+template <int count>
+MINIBERT_INLINE void products(const float* x, long x_stride, int terms, const float* rows,
+                              long row_stride, Floats (&sums)[count][2]) {
+    for (int i = 0; i < terms; ++i) {
+        const Floats a = load(rows + i * row_stride), b = load(rows + i * row_stride + LANES);
+#pragma GCC unroll 8
+        for (int query = 0; query < count; ++query) {
+            const Floats value = all(x[query * x_stride + i]);
+            sums[query][0] += value * a;
+            sums[query][1] += value * b;
+        }
+    }
+}
+
 template <int count>
 MINIBERT_INLINE void attend(const float* q, long stride, const float* keys, const float* values,
                             int length, int dim, float* scores, float* out, long out_stride) {
     const int n_keys = rounded_up(length, 2 * LANES), width = rounded_up(dim, 2 * LANES);
     for (int key = 0; key < n_keys; key += 2 * LANES) {
         Floats sums[count][2] = {};
-        for (int i = 0; i < dim; ++i) {
-            const Floats a = load(keys + (long)i * n_keys + key);
-            const Floats b = load(keys + (long)i * n_keys + key + LANES);
-#pragma GCC unroll 8
-            for (int query = 0; query < count; ++query) {
-                const Floats x = all(q[query * stride + i]);
-                sums[query][0] += x * a;
-                sums[query][1] += x * b;
-            }
-        }
+        products<count>(q, stride, dim, keys + key, n_keys, sums);
 #pragma GCC unroll 8
         for (int query = 0; query < count; ++query) {
             store(scores + query * n_keys + key, sums[query][0]);
@@ -89,16 +94,7 @@ MINIBERT_INLINE void attend(const float* q, long stride, const float* keys, cons
     }
     for (int column = 0; column < width; column += 2 * LANES) {
         Floats sums[count][2] = {};
-        for (int key = 0; key < length; ++key) {
-            const Floats a = load(values + (long)key * width + column);
-            const Floats b = load(values + (long)key * width + column + LANES);
-#pragma GCC unroll 8
-            for (int query = 0; query < count; ++query) {
-                const Floats p = all(scores[query * n_keys + key]);
-                sums[query][0] += p * a;
-                sums[query][1] += p * b;
-            }
-        }
+        products<count>(scores, n_keys, length, values + column, width, sums);
         for (int query = 0; query < count; ++query)
             for (int half = 0; half < 2; ++half) {
                 const int left = dim - column - half * LANES;
@@ -137,30 +133,10 @@ inline void attention(const float* q, const float* k, const float* v, long strid
         std::memcpy(values + (long)key * width, v + key * stride, 4 * dim);
         std::memset(values + (long)key * width + dim, 0, 4 * (width - dim));
     }
-    int query = 0;
-    for (int left = length; left > 0;) {
-        const int blocks = (left + QUERIES - 1) / QUERIES, count = (left + blocks - 1) / blocks;
-        const float* from = q + query * stride;
-        float* to = out + query * out_stride;
-        switch (count) {
-#define MINIBERT_ATTEND(n)                                                                          \
-    case n:                                                                                         \
-        attend<(n <= QUERIES ? n : 1)>(from, stride, keys, values, length, dim, scores, to,         \
-                                       out_stride);                                                 \
-        break;
-            MINIBERT_ATTEND(1)
-            MINIBERT_ATTEND(2)
-            MINIBERT_ATTEND(3)
-            MINIBERT_ATTEND(4)
-            MINIBERT_ATTEND(5)
-            MINIBERT_ATTEND(6)
-            MINIBERT_ATTEND(7)
-            MINIBERT_ATTEND(8)
-#undef MINIBERT_ATTEND
-        }
-        query += count;
-        left -= count;
-    }
+    in_even_parts<QUERIES>(length, [&](int query, auto count) {
+        attend<count>(q + query * stride, stride, keys, values, length, dim, scores,
+                      out + query * out_stride, out_stride);
+    });
 }
 
 }  // namespace minibert

@@ -26,15 +26,15 @@ struct Layer {
 
 struct Network {
     int bits, layers, hidden, heads, intermediate, activation;
-    const float *token, *token_type, *position;
+    const float *token, *token_type, *position;  // of the types the first is taken
     Norm norm;
     const Layer* layer;
 };
 
 struct Batch {
-    const int32_t *ids, *token_types, *positions;  // of all tokens; the last two may be missing
-    const int32_t* lengths;                        // of the sequences
-    const int32_t* skips;                          // first tokens that are not pooled, or missing
+    const int32_t* ids;      // of all tokens
+    const int32_t* lengths;  // of the sequences
+    const int32_t* skips;    // first tokens that are not pooled, or missing
     int sequences, tokens;
     bool pooled;  // the mean of each sequence, in place of its hidden states
     float* out;
@@ -95,9 +95,7 @@ class Encoder {
     void run() {
         embed_tokens();
         for (int i = 0; i < net_.layers; ++i) layer(net_.layer[i]);
-        member_.meet();
         write();
-        member_.meet();
     }
 
    private:
@@ -115,11 +113,9 @@ class Encoder {
         for (int sequence = 0; sequence < batch_.sequences; ++sequence)
             for (int i = 0; i < batch_.lengths[sequence]; ++i, ++token) {
                 if (token < first() || token >= last()) continue;
-                const int type = batch_.token_types ? batch_.token_types[token] : 0;
-                const int position = batch_.positions ? batch_.positions[token] : i;
                 const long width = net_.hidden;
-                embed(net_.token + batch_.ids[token] * width, net_.token_type + type * width,
-                      net_.position + position * width, x(token), net_.hidden, net_.norm);
+                embed(net_.token + batch_.ids[token] * width, net_.token_type,
+                      net_.position + i * width, x(token), net_.hidden, net_.norm);
                 narrow(x(token), token);
             }
         member_.meet();
@@ -265,8 +261,6 @@ inline std::vector<Batch> batches_of(const Batch& whole, int hidden, int budget)
             batches.push_back(next);
             const int tokens = next.tokens, sequences = next.sequences;
             next.ids += tokens;
-            if (next.token_types) next.token_types += tokens;
-            if (next.positions) next.positions += tokens;
             next.lengths += sequences;
             if (next.skips) next.skips += sequences;
             next.out += (long)hidden * (whole.pooled ? sequences : tokens);

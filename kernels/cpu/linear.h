@@ -17,12 +17,13 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "parts.h"
 #include "simd.h"
 #include "team.h"
 
 namespace minibert {
 
-#if defined(__AVX512F__) && defined(__AVX512BW__)
+#if defined(MINIBERT_AVX512)
 constexpr int ROWS = 8;
 constexpr int PANEL_VECTORS = 3;
 #else
@@ -43,16 +44,21 @@ struct Float32 {
     static MINIBERT_INLINE Floats value(Floats sum) { return sum; }
 };
 
-struct Int16 {
-    typedef int16_t Input;
-    static constexpr int GROUP = 2;
+// Whole numbers, 32 bits of them at a time.
+struct Integers {
     typedef Ints Sum;
     static MINIBERT_INLINE Ints weights(const void* from) { return *(const UnalignedInts*)from; }
-    static MINIBERT_INLINE Ints inputs(const int16_t* from) {
-        int32_t pair;
-        std::memcpy(&pair, from, 4);
-        return all(pair);
+    static MINIBERT_INLINE Ints inputs(const void* from) {
+        int32_t group;
+        std::memcpy(&group, from, 4);
+        return all(group);
     }
+    static MINIBERT_INLINE Floats value(Ints sum) { return to_floats(sum); }
+};
+
+struct Int16 : Integers {
+    typedef int16_t Input;
+    static constexpr int GROUP = 2;
     static MINIBERT_INLINE Ints multiply_add(Ints sum, Ints x, Ints w) {
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
         return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
@@ -64,19 +70,11 @@ struct Int16 {
         return sum + ((x << 16) >> 16) * ((w << 16) >> 16) + (x >> 16) * (w >> 16);
 #endif
     }
-    static MINIBERT_INLINE Floats value(Ints sum) { return to_floats(sum); }
 };
 
-struct Int8 {
+struct Int8 : Integers {
     typedef uint8_t Input;
     static constexpr int GROUP = 4;
-    typedef Ints Sum;
-    static MINIBERT_INLINE Ints weights(const void* from) { return *(const UnalignedInts*)from; }
-    static MINIBERT_INLINE Ints inputs(const uint8_t* from) {
-        int32_t four;
-        std::memcpy(&four, from, 4);
-        return all(four);
-    }
     static MINIBERT_INLINE Ints multiply_add(Ints sum, Ints x, Ints w) {
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
         return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
@@ -96,7 +94,6 @@ struct Int8 {
         return sum;
 #endif
     }
-    static MINIBERT_INLINE Floats value(Ints sum) { return to_floats(sum); }
 };
 
 // A linear map; `outputs` and `inputs` are rounded up to PANEL and to BLOCK, with zeros.
@@ -184,30 +181,10 @@ MINIBERT_INLINE void tile_of_rows(const Rows<Kind>& x, int row, const Linear& li
 template <class Kind, class Then>
 void linear(const Rows<Kind>& x, int first, int last, const Linear& linear, int panel,
             int last_panel, float* y, long stride, Then then) {
-    for (; panel < last_panel; ++panel) {
-        int row = first;
-        // The last rows are shared out evenly: 8 and 1 would waste most of the ninth's time.
-        for (int left = last - first; left > 0;) {
-            const int tiles = (left + ROWS - 1) / ROWS, count = (left + tiles - 1) / tiles;
-            switch (count) {
-#define MINIBERT_TILE(n)                                                                  \
-    case n:                                                                               \
-        tile_of_rows<Kind, (n <= ROWS ? n : 1)>(x, row, linear, panel, y, stride, then);  \
-        break;
-                MINIBERT_TILE(1)
-                MINIBERT_TILE(2)
-                MINIBERT_TILE(3)
-                MINIBERT_TILE(4)
-                MINIBERT_TILE(5)
-                MINIBERT_TILE(6)
-                MINIBERT_TILE(7)
-                MINIBERT_TILE(8)
-#undef MINIBERT_TILE
-            }
-            row += count;
-            left -= count;
-        }
-    }
+    for (; panel < last_panel; ++panel)
+        in_even_parts<ROWS>(last - first, [&](int row, auto count) {
+            tile_of_rows<Kind, count>(x, first + row, linear, panel, y, stride, then);
+        });
 }
 
 // ---- quantising rows

@@ -10,10 +10,13 @@
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+#define MINIBERT_AVX512
+#endif
 
 namespace minibert {
 
-#if defined(__AVX512F__) && defined(__AVX512BW__)
+#if defined(MINIBERT_AVX512)
 constexpr int LANES = 16;
 #elif defined(__AVX2__)
 constexpr int LANES = 8;
@@ -42,7 +45,7 @@ MINIBERT_INLINE Floats load_some(const float* from, int count, float rest = 0) {
 MINIBERT_INLINE void store_some(float* to, Floats x, int count) { std::memcpy(to, &x, 4 * count); }
 
 MINIBERT_INLINE Floats larger(Floats a, Floats b) {
-#if defined(__AVX512F__) && defined(__AVX512BW__)
+#if defined(MINIBERT_AVX512)
     return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
 #elif defined(__AVX2__)
     return (Floats)_mm256_max_ps((__m256)a, (__m256)b);
@@ -72,7 +75,7 @@ MINIBERT_INLINE float smallest(Floats x) { return -largest(-x); }
 
 // To the nearest integer, halves to even: adding 1.5 * 2^23 leaves no bit behind the point.
 MINIBERT_INLINE Ints nearest(Floats x) {
-#if defined(__AVX512F__) && defined(__AVX512BW__)
+#if defined(MINIBERT_AVX512)
     return (Ints)_mm512_cvtps_epi32((__m512)x);
 #elif defined(__AVX2__)
     return (Ints)_mm256_cvtps_epi32((__m256)x);
@@ -86,7 +89,7 @@ MINIBERT_INLINE Ints nearest(Floats x) {
 MINIBERT_INLINE Floats to_floats(Ints x) { return __builtin_convertvector(x, Floats); }
 
 MINIBERT_INLINE Floats reciprocal(Floats x) {
-#if defined(__AVX512F__) && defined(__AVX512BW__)
+#if defined(MINIBERT_AVX512)
     // 14 bits from the table, all of them after one step of Newton: a division takes thrice as long.
     Floats guess = (Floats)_mm512_rcp14_ps((__m512)x);
     return guess + guess * (1.0f - x * guess);
@@ -119,28 +122,30 @@ MINIBERT_INLINE Floats exp_of_negative(Floats x) {
     return x > -87.4f ? value : all(0.0f);
 }
 
-// GELU, x Φ(x).  Φ(x) - 1/2 is x P(x²) / Q(x²), fitted for the smallest largest error (1.6e-8) up
-// to |x| = 5.4, where Φ is 0 or 1 in float32.
-MINIBERT_INLINE Floats gelu(Floats x) {
-    constexpr float P[] = {0.398942179f,   0.0347850239f,   0.00443503012f, 0.000158957404f,
-                           3.13341525e-06f, -2.22570469e-08f, 1.16104097e-10f};
-    constexpr float Q[] = {1, 0.253858078f, 0.0284299565f, 0.00176358894f, 5.86760201e-05f};
-    Floats near = smaller(larger(x, all(-5.4f)), all(5.4f));
+// GELU, x Φ(x).  Φ(x) - 1/2 is x P(x²) / Q(x²), fitted for the smallest largest error up to |x| =
+// edge, from where on Φ is taken for 0 or 1.
+template <int N, int M>
+MINIBERT_INLINE Floats gelu(Floats x, float edge, const float (&P)[N], const float (&Q)[M]) {
+    Floats near = smaller(larger(x, all(-edge)), all(edge));
     Floats square = near * near;
     Floats half = near * polynomial(square, P) * reciprocal(polynomial(square, Q));
     half = smaller(larger(half, all(-0.5f)), all(0.5f));
     return x * (0.5f + half);
 }
 
-// The same to 2e-5 of Φ: what eight bits can tell apart is coarser by far.
+// To 1.6e-8 of Φ, as far as float32 goes.
+MINIBERT_INLINE Floats gelu(Floats x) {
+    constexpr float P[] = {0.398942179f,   0.0347850239f,   0.00443503012f, 0.000158957404f,
+                           3.13341525e-06f, -2.22570469e-08f, 1.16104097e-10f};
+    constexpr float Q[] = {1, 0.253858078f, 0.0284299565f, 0.00176358894f, 5.86760201e-05f};
+    return gelu(x, 5.4f, P, Q);
+}
+
+// To 2e-5 of Φ: what eight bits can tell apart is coarser by far.
 MINIBERT_INLINE Floats rough_gelu(Floats x) {
     constexpr float P[] = {0.398832146f, 0.0364622406f, 0.00195866221f, -2.05987336e-05f};
     constexpr float Q[] = {1, 0.257066624f, 0.023759143f};
-    Floats near = smaller(larger(x, all(-4.0f)), all(4.0f));
-    Floats square = near * near;
-    Floats half = near * polynomial(square, P) * reciprocal(polynomial(square, Q));
-    half = smaller(larger(half, all(-0.5f)), all(0.5f));
-    return x * (0.5f + half);
+    return gelu(x, 4.0f, P, Q);
 }
 
 // x / (1 + e^-2u) with u = √(2/π) (x + 0.044715 x³): GELU by its tanh form.
