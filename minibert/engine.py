@@ -4,6 +4,8 @@ The kernels (`kernels/`) are compiled once for the CPU at hand.  Where they cann
 has something that they lack, `minibert` computes with plain PyTorch: the same results, slower.
 """
 
+import ctypes
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -28,6 +30,14 @@ _ACTIVATIONS = {
 }  # fmt: skip
 
 
+def load_kernels(*, compile_kernels: bool = True) -> ctypes.CDLL:
+    """The library of kernels in minibert's cache, compiled there if it is not and may be.
+
+    Raises: KernelsUnavailableError: why not, in one line.
+    """
+    return build.load(cache_folder() / "kernels", build=compile_kernels)
+
+
 class Engine:
     """The encoder of a `BertModel` on the kernels, with its weights as they are now.
 
@@ -40,7 +50,7 @@ class Engine:
     def __init__(self, model: BertModel, *, compile_kernels: bool = True) -> None:
         if (lacking := _lacking(model)) is not None:
             raise KernelsUnavailableError(f"the kernels do not have {lacking}")
-        library = build.load(cache_folder() / "kernels", build=compile_kernels)
+        library = load_kernels(compile_kernels=compile_kernels)
         self._encoder = Encoder(library, _weights_of(model))
         self._config = model.config
         self._state = _state(model)

@@ -7,7 +7,6 @@ first update is done, so that neither loading nor warming up is counted; the pea
 of the process when the last one is done.
 """
 
-import importlib.metadata
 import json
 import os
 import random
@@ -21,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmark_process import installed
 from benchmark_report import ratios, told
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -337,18 +337,8 @@ def main() -> None:
     peer = PEERS[task["library"]]
     clock, accuracy = peer.train(task)
     figures = clock.figures(round(task["epochs"] * len(task["train"])))
-    answer = {**figures, "accuracy": accuracy, "versions": _versions(peer.packages)}
+    answer = {**figures, "accuracy": accuracy, "versions": installed(peer.packages)}
     path.with_suffix(".answer").write_text(json.dumps(answer))
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "from the checkout"
-    return found
 
 
 if __name__ == "__main__":

@@ -334,13 +334,19 @@ def _timed(encode: Encode, texts: list[str]) -> tuple[float, Any]:
 
 
 def _peak_bytes() -> int:
+    # Not that of minibert.machine, whose import of torch would count as a peer's memory.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def versions(library: str) -> dict[str, str]:
     """Those of the packages of a library that are installed here."""
+    return installed(PACKAGES[library])
+
+
+def installed(packages: Sequence[str]) -> dict[str, str]:
+    """The versions of packages in this environment."""
     found = {}
-    for package in PACKAGES[library]:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -318,9 +318,8 @@ def test_a_forked_process_computes_the_same() -> None:
 LIBRARIES = """
 import torch, sys
 from pathlib import Path
-from minibert.kernels import build
-from minibert.weights import cache_folder
-build.load(cache_folder() / "kernels")
+from minibert.engine import load_kernels
+load_kernels()
 maps = Path("/proc/self/maps").read_text().splitlines()
 print(len({line.split()[-1] for line in maps if "gomp" in line or "iomp" in line}))
 """

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from minibert import Embedder
+from minibert.engine import load_kernels
 from minibert.engine_choice import TOKENS_TO_COMPILE, TOKENS_TO_LOAD, Engines, chosen_engine
 from minibert.errors import EngineError
 from minibert.kernels import build
 from minibert.kernels.build import KernelsUnavailableError
-from minibert.weights import cache_folder
 
 TEXTS = ["cats purr", "a longer text about cats that purr", "cats purr", "dogs bark, and loudly"]
 
@@ -35,7 +35,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def compiled() -> None:
-    build.load(cache_folder() / "kernels")
+    load_kernels()
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_the_command_refuses_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 @pytest.mark.slow
 def test_embedding_says_what_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build.load(cache_folder() / "kernels")
+    load_kernels()
     monkeypatch.setenv("MINIBERT_ENGINE", "auto")
     texts = tmp_path / "texts.txt"
     texts.write_text("a text\nanother one\n" * 20)

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from minibert import BertModel, ops
 from minibert.config import BertConfig
-from minibert.engine import Engine
-from minibert.kernels import build, operations
+from minibert.engine import Engine, load_kernels
+from minibert.kernels import operations
 from minibert.kernels.panels import Panels, packed
 from minibert.layout import Packed
 from minibert.quantise import quantised
-from minibert.weights import cache_folder
 
 SIZES = st.integers(1, 300)
 SEEDS = st.integers(0, 2**16)
@@ -22,11 +21,11 @@ SEEDS = st.integers(0, 2**16)
 
 @pytest.fixture(scope="module", autouse=True)
 def library() -> None:
-    operations.use(build.load(cache_folder() / "kernels"))
+    operations.use(load_kernels())
 
 
 def packed_of(linear: nn.Linear | ops.QuantisedLinear) -> Panels:
-    library = build.load(cache_folder() / "kernels")
+    library = load_kernels()
     scale = linear.scale if isinstance(linear, ops.QuantisedLinear) else None
     return packed(library, linear.weight, linear.bias, scale)
 

@@ -13,14 +13,14 @@ def kernels() -> None:
     works without them, slower; MINIBERT_ENGINE=pytorch does without them too.
     """
     try:
-        from minibert.kernels import build
+        from minibert.engine import load_kernels
+        from minibert.kernels.build import KernelsUnavailableError
     except ImportError:
         raise EngineError("minibert.kernels is not installed; install minibert anew") from None
-    from minibert.weights import cache_folder
 
     try:
-        library = build.load(cache_folder() / "kernels")
-    except build.KernelsUnavailableError as error:
+        library = load_kernels()
+    except KernelsUnavailableError as error:
         raise EngineError(
             f"{error}; until then PyTorch computes, at about half the speed"
         ) from None
