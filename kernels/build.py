@@ -83,8 +83,7 @@ def _cpu() -> str:
 
 
 def _compile(compiler: str, target: str, place: Path) -> None:
-    say = f"compiling kernels for this CPU with {Path(compiler).name}, once …"
-    print(f"minibert: {say}", end=" ", file=sys.stderr, flush=True)  # noqa: T201
+    _say(f"minibert: compiling kernels for this CPU with {Path(compiler).name}, once … ")
     start = time.perf_counter()
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -96,10 +95,16 @@ def _compile(compiler: str, target: str, place: Path) -> None:
             _run([compiler, "-shared", str(made), "-o", str(library)])
             library.replace(place)
     except (KernelsUnavailableError, OSError) as error:
-        print("failed", file=sys.stderr, flush=True)  # noqa: T201
+        _say("failed\n")
         _failed[place] = f"the kernels could not be compiled: {error}"
         raise KernelsUnavailableError(_failed[place]) from None
-    print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
+    _say(f"{time.perf_counter() - start:.0f} s\n")
+
+
+def _say(part: str) -> None:
+    """Part of a line on standard error."""
+    sys.stderr.write(part)
+    sys.stderr.flush()
 
 
 def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
