@@ -137,7 +137,7 @@ def _open(place: Path) -> ctypes.CDLL:
         pointer, number, pointer, long, number, pointer, number, number,
     )  # fmt: skip
     library.minibert_attention.argtypes = (
-        pointer, pointer, pointer, pointer, number, number, number, pointer, number,
+        pointer, pointer, pointer, pointer, number, number, number, number, pointer, number,
     )  # fmt: skip
     library.minibert_add_norm.argtypes = (
         pointer, pointer, pointer, long, number, pointer, number,

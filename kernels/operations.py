@@ -62,12 +62,13 @@ def _(
 
 
 @torch.library.custom_op("minibert::attention", mutates_args=(), device_types="cpu")
-def attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
-    """softmax(q kᵀ / √dim) v of packed sequences: `ops.attention`.
+def attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, bits: int = 32) -> Tensor:
+    """softmax(q kᵀ / √dim) v of packed sequences: `ops.attention`, or `ops.integer_attention`.
 
     Args:
         q, k, v: `(tokens, heads, dim)`, float32.
         lengths: of the sequences, int32; they add up to `tokens`.
+        bits: of what is multiplied, 32 for float32 or 16 for integers.
     """
     q, k, v, lengths = (each.contiguous() for each in (q, k, v, lengths))
     assert lengths.dtype == torch.int32, f"lengths are {lengths.dtype}"
@@ -76,14 +77,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
     _checked(
         _loaded().minibert_attention(
             q.data_ptr(), k.data_ptr(), v.data_ptr(), lengths.data_ptr(), len(lengths), q.shape[1],
-            q.shape[2], out.data_ptr(), torch.get_num_threads(),
+            q.shape[2], bits, out.data_ptr(), torch.get_num_threads(),
         )
     )  # fmt: skip
     return out
 
 
 @attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
+def _(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, bits: int = 32) -> Tensor:
     return torch.empty_like(q, memory_format=torch.contiguous_format)
 
 

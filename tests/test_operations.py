@@ -97,6 +97,41 @@ def test_attention_is_its_twin(lengths: list[int], heads: int, dim: int, seed: i
     assert float((ops.attention(q, k, v, layout) - expected).abs().max()) <= room
 
 
+@given(
+    lengths=st.lists(st.integers(1, 150), min_size=1, max_size=4),
+    heads=st.integers(1, 3),
+    dim=st.integers(1, 70),
+    size=st.sampled_from([0.0, 0.3, 1.0, 4.0]),
+    seed=SEEDS,
+)
+def test_integer_attention_is_its_twin(
+    lengths: list[int], heads: int, dim: int, size: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    q, k, v = (torch.randn(sum(lengths), heads, dim) for _ in range(3))
+    q *= size
+    k *= 10 ** torch.empty(dim).uniform_(-2, 0)  # some columns are large, as in real networks
+    layout = Packed.from_lengths(lengths)
+    of_lengths = torch.tensor(lengths, dtype=torch.int32)
+    got = torch.ops.minibert.attention(q, k, v, of_lengths, 16)
+    twin = ops.integer_attention(q, k, v, layout)
+    exact = ops.attention(q.double(), k.double(), v.double(), layout)
+    # What a step of an integer moves: a score, if it does so in all columns; a value; a share.
+    largest = (q * k.abs().amax(dim=0)).abs().max() * dim**0.5
+    room = float(v.abs().max() * (largest * 2**-14 + 2**-11))
+    assert float((got - twin).abs().max()) <= room
+    assert float((got - exact).abs().max()) <= room
+
+
+def test_integer_attention_does_not_overflow() -> None:
+    """Every score as large as it can be, and every share, of one sign."""
+    for dim in (1, 32, 64, 70):
+        q, v = torch.full((200, 1, dim), 7.0), torch.full((200, 1, dim), -3.0)
+        lengths = torch.tensor([200], dtype=torch.int32)
+        for k in (q, -q):
+            torch.testing.assert_close(torch.ops.minibert.attention(q, k, v, lengths, 16), v)
+
+
 @given(rows=st.integers(1, 5), width=st.integers(2, 200), seed=SEEDS)
 def test_a_norm_is_its_twin(rows: int, width: int, seed: int) -> None:
     torch.manual_seed(seed)

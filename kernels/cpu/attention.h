@@ -30,21 +30,21 @@ inline long attention_scratch(int length, int dim) {
 }
 
 // Rows become columns: blocks beside the diagonal change places, ever smaller ones.
+template <int width = LANES / 2>
 MINIBERT_INLINE void transpose(Floats (&row)[LANES]) {
-#pragma GCC unroll 4
-    for (int width = LANES / 2; width; width /= 2) {
-        Ints upper, lower;
-        for (int lane = 0; lane < LANES; ++lane) {
-            upper[lane] = lane & width ? LANES + lane - width : lane;
-            lower[lane] = lane & width ? LANES + lane : lane + width;
-        }
+    if constexpr (width > 0) {
+        static constexpr Lanes upper =
+            lanes([](int lane) { return lane & width ? LANES + lane - width : lane; });
+        static constexpr Lanes lower =
+            lanes([](int lane) { return lane & width ? LANES + lane : lane + width; });
 #pragma GCC unroll 16
         for (int i = 0; i < LANES; ++i)
             if (!(i & width)) {
                 const Floats a = row[i], b = row[i + width];
-                row[i] = __builtin_shuffle(a, b, upper);
-                row[i + width] = __builtin_shuffle(a, b, lower);
+                row[i] = __builtin_shuffle(a, b, vector_of(upper));
+                row[i + width] = __builtin_shuffle(a, b, vector_of(lower));
             }
+        transpose<width / 2>(row);
     }
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "integer_attention.h"
 #include "linear.h"
 #include "norm.h"
 #include "scratch.h"
@@ -89,7 +90,7 @@ template <class Kind>
 class Encoder {
    public:
     Encoder(const Network& network, const Batch& batch, const Workspace<Kind>& space,
-            const Member& member, float* scratch)
+            const Member& member, char* scratch)
         : net_(network), batch_(batch), space_(space), member_(member), scratch_(scratch) {}
 
     void run() {
@@ -103,7 +104,7 @@ class Encoder {
     const Batch& batch_;
     const Workspace<Kind>& space_;
     const Member member_;
-    float* scratch_;  // of attention, this member's own
+    char* scratch_;  // of attention, this member's own
 
     int first() const { return member_.first(batch_.tokens); }
     int last() const { return member_.last(batch_.tokens); }
@@ -168,9 +169,12 @@ class Encoder {
             for (int head = 0; head < net_.heads; ++head, ++task) {
                 if (task < member_.first(tasks) || task >= member_.last(tasks)) continue;
                 const float* q = space_.qkv + (long)token * space_.fused + head * dim;
-                attention(q, q + net_.hidden, q + 2 * net_.hidden, space_.fused, length, dim,
-                          space_.context + (long)token * space_.hidden + head * dim, space_.hidden,
-                          scratch_);
+                const float *k = q + net_.hidden, *v = k + net_.hidden;
+                float* out = space_.context + (long)token * space_.hidden + head * dim;
+                if constexpr (Workspace<Kind>::quantised)
+                    IntegerAttention(length, dim, scratch_).run(q, k, v, space_.fused, out, space_.hidden);
+                else
+                    attention(q, k, v, space_.fused, length, dim, out, space_.hidden, (float*)scratch_);
             }
             token += length;
         }
@@ -245,10 +249,13 @@ class Encoder {
 
 inline thread_local Scratch workspace_memory, attention_memory;
 
-inline float* attention_space(const Network& network, const Batch& batch) {
+template <class Kind>
+char* attention_space(const Network& network, const Batch& batch) {
     const int longest = *std::max_element(batch.lengths, batch.lengths + batch.sequences);
-    const long floats = attention_scratch(longest, network.hidden / network.heads);
-    return (float*)attention_memory.at_least(4 * floats);
+    const int dim = network.hidden / network.heads;
+    if (Workspace<Kind>::quantised)
+        return attention_memory.at_least(IntegerAttention::bytes(longest, dim));
+    return attention_memory.at_least(4 * attention_scratch(longest, dim));
 }
 
 inline std::vector<Batch> batches_of(const Batch& whole, int hidden, int budget) {
@@ -284,7 +291,7 @@ bool encode(const Network& network, const Batch& whole, int budget, int threads)
         for (int i = 0; i < count; ++i) try {
                 Barrier alone(1);
                 const Workspace<Kind> space(workspace_memory, network, batches[i].tokens);
-                float* scratch = attention_space(network, batches[i]);
+                char* scratch = attention_space<Kind>(network, batches[i]);
                 Encoder<Kind>(network, batches[i], space, {0, 1, &alone}, scratch).run();
             } catch (const std::bad_alloc&) {
                 enough = false;
@@ -296,9 +303,9 @@ bool encode(const Network& network, const Batch& whole, int budget, int threads)
         const Workspace<Kind> space(workspace_memory, network, batch.tokens);
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
         for (int rank = 0; rank < threads; ++rank) {
-            float* scratch = nullptr;
+            char* scratch = nullptr;
             try {
-                scratch = attention_space(network, batch);
+                scratch = attention_space<Kind>(network, batch);
             } catch (const std::bad_alloc&) {
                 enough = false;
             }

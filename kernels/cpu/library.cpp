@@ -89,17 +89,24 @@ int minibert_linear(const Linear* map, int bits, const float* x, long rows, int 
     return linear_of<Float32>(*map, x, rows, inputs, y, outputs, threads);
 }
 
-// q, k, v and out (tokens, heads, dim), sequences one after the other
+// q, k, v and out (tokens, heads, dim), sequences one after the other; products of 32 or 16 bits
 int minibert_attention(const float* q, const float* k, const float* v, const int32_t* lengths,
-                       int sequences, int heads, int dim, float* out, int threads) try {
+                       int sequences, int heads, int dim, int bits, float* out, int threads) try {
     std::vector<long> starts(1, 0);
     for (int i = 0; i < sequences; ++i) starts.push_back(starts.back() + lengths[i]);
     return in_parallel(sequences * heads, threads, [&](int task) {
         const int length = lengths[task / heads];
         const long width = (long)heads * dim;
         const long start = starts[task / heads] * width + (long)(task % heads) * dim;
-        float* scratch = (float*)attention_memory.at_least(4 * attention_scratch(length, dim));
-        attention(q + start, k + start, v + start, width, length, dim, out + start, width, scratch);
+        if (bits == 16) {
+            char* scratch = attention_memory.at_least(IntegerAttention::bytes(length, dim));
+            IntegerAttention(length, dim, scratch)
+                .run(q + start, k + start, v + start, width, out + start, width);
+        } else {
+            char* scratch = attention_memory.at_least(4 * attention_scratch(length, dim));
+            attention(q + start, k + start, v + start, width, length, dim, out + start, width,
+                      (float*)scratch);
+        }
     });
 } catch (const std::bad_alloc&) {
     return 1;

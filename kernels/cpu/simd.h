@@ -53,23 +53,42 @@ MINIBERT_INLINE Floats larger(Floats a, Floats b) {
     return a > b ? a : b;
 #endif
 }
+MINIBERT_INLINE Ints larger(Ints a, Ints b) { return a > b ? a : b; }
 MINIBERT_INLINE Floats smaller(Floats a, Floats b) { return -larger(-a, -b); }
 
+// The lanes that a shuffle takes, as a constant: GCC would put together a vector of them anew.
+struct alignas(4 * LANES) Lanes {
+    int32_t from[LANES];
+};
+template <class Rule>
+constexpr Lanes lanes(Rule rule) {
+    Lanes made{};
+    for (int lane = 0; lane < LANES; ++lane) made.from[lane] = rule(lane);
+    return made;
+}
+MINIBERT_INLINE Ints vector_of(const Lanes& lanes) {
+    Ints x;
+    std::memcpy(&x, &lanes, sizeof x);
+    return x;
+}
+
 // Lanes are folded in halves, so the order of additions depends on nothing but LANES.
-MINIBERT_INLINE Floats other_half(Floats x, int width) {
-    Ints lanes;
-    for (int lane = 0; lane < LANES; ++lane) lanes[lane] = lane ^ width;
-    return __builtin_shuffle(x, lanes);
+template <int width = LANES / 2, class Vector, class Join>
+MINIBERT_INLINE auto folded(Vector x, Join join) {
+    if constexpr (width == 0) {
+        return x[0];
+    } else {
+        static constexpr Lanes other_half = lanes([](int lane) { return lane ^ width; });
+        return folded<width / 2>(join(x, __builtin_shuffle(x, vector_of(other_half))), join);
+    }
 }
-MINIBERT_INLINE float sum(Floats x) {
-#pragma GCC unroll 4
-    for (int width = LANES / 2; width; width /= 2) x += other_half(x, width);
-    return x[0];
+template <class Vector>
+MINIBERT_INLINE auto sum(Vector x) {
+    return folded(x, [](Vector a, Vector b) { return a + b; });
 }
-MINIBERT_INLINE float largest(Floats x) {
-#pragma GCC unroll 4
-    for (int width = LANES / 2; width; width /= 2) x = larger(x, other_half(x, width));
-    return x[0];
+template <class Vector>
+MINIBERT_INLINE auto largest(Vector x) {
+    return folded(x, [](Vector a, Vector b) { return larger(a, b); });
 }
 MINIBERT_INLINE float smallest(Floats x) { return -largest(-x); }
 
