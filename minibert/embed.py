@@ -400,6 +400,8 @@ class Embedder:
             raise ValueError(f"got batch_tokens {batch_tokens}, expected at least 1")
         lengths = [len(ids) for ids, _ in sequences]
         engine = self._engines.for_tokens(sum(lengths))
+        if len(sequences) == 1:  # as of a question that someone waits for: nothing to sort or show
+            return self._computed_at_once(engine, sequences)
         if engine is not None:
             budget = KERNEL_TOKENS
         elif self._engines.reproducible:
@@ -414,13 +416,16 @@ class Embedder:
         with progress(len(sequences), "embedding", long=long, asked=show_progress_bar) as bar:
             for batch in budgeted_batches(order, lengths, budget):
                 of_batch = [sequences[index] for index in batch]
-                if engine is None:
-                    pooled = self._pooled_by_pytorch(of_batch)
-                else:
-                    pooled = self._pooled_by_kernels(engine, of_batch)
-                out[torch.tensor(batch)] = pooled
+                out[torch.tensor(batch)] = self._computed_at_once(engine, of_batch)
                 bar.update(len(batch))
         return out
+
+    def _computed_at_once(
+        self, engine: "Engine | None", sequences: Sequence[tuple[Tokens, int]]
+    ) -> Float[Tensor, "sequences pooled"]:
+        if engine is None:
+            return self._pooled_by_pytorch(sequences)
+        return self._pooled_by_kernels(engine, sequences)
 
     def _pooled_by_pytorch(
         self, sequences: Sequence[tuple[Tokens, int]]

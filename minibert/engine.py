@@ -53,7 +53,7 @@ class Engine:
         library = load_kernels(compile_kernels=compile_kernels)
         self._encoder = Encoder(library, _weights_of(model))
         self._config = model.config
-        self._state = _state(model)
+        self._snapshot = _Snapshot(model)
 
     @property
     def description(self) -> str:
@@ -63,7 +63,7 @@ class Engine:
 
     def is_of(self, model: BertModel) -> bool:
         """Whether the model's weights are still those that this engine was made of."""
-        return self._state == _state(model)
+        return self._snapshot.is_of(model)
 
     def mean(
         self, ids: NDArray[np.int32], lengths: NDArray[np.int32], skips: NDArray[np.int32] | None
@@ -124,16 +124,44 @@ def _maps(layer: Layer) -> tuple[nn.Linear | ops.QuantisedLinear, ...]:
     return (attention.qkv, attention.output, feed_forward.up, feed_forward.down)
 
 
-def _state(model: BertModel) -> list[tuple[int, int]]:
-    """Where each tensor lies, and how often it was written to."""
-    # Not by state_dict(), which takes half as long as the network does of one question.
-    return [
-        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
-        for module in model.modules()
-        for tensors in (module._parameters, module._buffers)
-        for tensor in tensors.values()
-        if tensor is not None
-    ]
+class _Snapshot:
+    """Which tensors a network has, where they lie, and how often each was written to.
+
+    Looked at before every call, so it is not made anew each time: that would take a tenth of what
+    the network does of one question.
+    """
+
+    def __init__(self, model: BertModel) -> None:
+        self._model = model
+        modules = list(model.modules())
+        self._children = [(module._modules, dict(module._modules)) for module in modules]
+        self._tensors = [
+            (
+                holder,
+                name,
+                tensor,
+                tensor.data_ptr(),
+                None if tensor.is_inference() else tensor._version,
+            )
+            for module in modules
+            for holder in (module._parameters, module._buffers)
+            for name, tensor in holder.items()
+            if tensor is not None
+        ]
+
+    def is_of(self, model: BertModel) -> bool:
+        """Whether nothing has changed since."""
+        if model is not self._model:
+            return False
+        for now, then in self._children:
+            if now != then:
+                return False
+        for holder, name, tensor, place, writes in self._tensors:
+            if holder.get(name) is not tensor or tensor.data_ptr() != place:
+                return False
+            if writes is not None and tensor._version != writes:
+                return False
+        return True
 
 
 def _weights_of(model: BertModel) -> NetworkWeights:

@@ -306,9 +306,9 @@ def integer_attention(
     once they are multiplied by those of the keys, one in all.  Probabilities are whole numbers of
     which the largest is 2^13.  Shows what comes out, and saves no time.
     """
-    pieces = zip(*(each.double().split(layout.lengths) for each in (q, k, v)), strict=True)
+    wide = (torch.split(each.double(), list(layout.lengths)) for each in (q, k, v))
     contexts = []
-    for piece in pieces:
+    for piece in zip(*wide, strict=True):
         queries, keys, values = (
             part.transpose(0, 1) for part in piece
         )  # (heads, tokens, head_dim)
