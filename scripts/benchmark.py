@@ -467,10 +467,8 @@ def measure_start(bench: Bench) -> Figures:
 
     from minibert.machine import this_machine
 
-    ours = {each.name: each.precision for each in bench.arguments.chosen if each.ours}
-    found = measure_cold(
-        bench.small, bench.rounds, bench.threads, bench.arguments.pythons, ours=ours
-    )
+    ours = [each for each in bench.arguments.chosen if each.ours]
+    found = measure_cold(bench.small, bench.rounds, bench.threads, bench.arguments.pythons, ours)
     return {
         "workload": bench.workload,
         "about": {

@@ -4,16 +4,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark_peers import Contender
 from benchmark_process import environment, versions_in
 
 IMPORT = "import torch"
 OURS = """
 from minibert import Embedder
-Embedder.from_pretrained({folder!r}, dtype={precision!r}).encode("a single sentence to embed")
+embedder = Embedder.from_pretrained({folder!r}, dtype={precision!r}, engine={engine!r})
+embedder.encode("a single sentence to embed")
 """
 SENTENCE_TRANSFORMERS = """
 from sentence_transformers import SentenceTransformer
@@ -22,17 +24,21 @@ SentenceTransformer({folder!r}, device="cpu").encode("a single sentence to embed
 
 
 def measure_cold(
-    folder: Path, rounds: int, threads: int, pythons: Mapping[str, str], *, ours: Mapping[str, str]
+    folder: Path, rounds: int, threads: int, pythons: Mapping[str, str], ours: Sequence[Contender]
 ) -> list[dict[str, Any]]:
     """Fresh processes in turn: wall time and peak memory of each.
 
     Args:
-        ours: of each contender of minibert its dtype.
+        ours: the contenders of minibert.
     """
     contenders = [("import torch", "minibert", IMPORT)]
     contenders += [
-        (name, "minibert", OURS.format(folder=str(folder), precision=precision))
-        for name, precision in ours.items()
+        (
+            each.name,
+            "minibert",
+            OURS.format(folder=str(folder), precision=each.precision, engine=each.engine),
+        )
+        for each in ours
     ]
     contenders.append(
         (

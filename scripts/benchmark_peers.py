@@ -43,18 +43,16 @@ Convert = Callable[[Path, Path, list[str], int], None]
 # Ours, and those that load the folder itself.
 
 
-def load_minibert(model: Model, precision: str, settings: Settings) -> Encode:
-    from minibert import Embedder
+def load_minibert(engine: str) -> Load:
+    """By the kernels, or by PyTorch."""
 
-    embedder = Embedder.from_pretrained(model.folder, dtype=precision, engine="kernels")
-    return lambda texts: embedder.encode(texts, show_progress_bar=False)
+    def load(model: Model, precision: str, settings: Settings) -> Encode:
+        from minibert import Embedder
 
+        embedder = Embedder.from_pretrained(model.folder, dtype=precision, engine=engine)
+        return lambda texts: embedder.encode(texts, show_progress_bar=False)
 
-def load_minibert_in_pytorch(model: Model, precision: str, settings: Settings) -> Encode:
-    from minibert import Embedder
-
-    embedder = Embedder.from_pretrained(model.folder, dtype=precision, engine="pytorch")
-    return lambda texts: embedder.encode(texts, show_progress_bar=False)
+    return load
 
 
 def load_sentence_transformers(model: Model, precision: str, settings: Settings) -> Encode:
@@ -341,11 +339,16 @@ class Contender(NamedTuple):
     load: Load
     settings: dict[str, tuple[Any, ...]]  # of each the one to begin with, and the others
     convert: Convert | None = None
+    engine: str = ""  # of minibert, what computes
 
     @property
     def ours(self) -> bool:
         """Whether it is minibert's."""
         return self.library == "minibert"
+
+
+def _minibert(name: str, bits: int, precision: str, engine: str) -> Contender:
+    return Contender(name, "minibert", bits, precision, load_minibert(engine), {}, engine=engine)
 
 
 # The packages whose versions stand beside the figures of a library.
@@ -363,11 +366,11 @@ _STREAMS = {"streams": (2, 1), "budget": (512, 256, 1024, 2048)}
 _OPENVINO = {**_STREAMS, "multiple": (1, 4, 16)}
 
 CONTENDERS = (
-    Contender("minibert fp32", "minibert", 32, "float32", load_minibert, {}),
-    Contender("minibert int16", "minibert", 16, "int16", load_minibert, {}),
-    Contender("minibert int8", "minibert", 8, "int8", load_minibert, {}),
-    Contender("minibert fp32 by PyTorch", "minibert", 32, "float32", load_minibert_in_pytorch, {}),
-    Contender("minibert bf16 by PyTorch", "minibert", 16, "bfloat16", load_minibert_in_pytorch, {}),
+    _minibert("minibert fp32", 32, "float32", "kernels"),
+    _minibert("minibert int16", 16, "int16", "kernels"),
+    _minibert("minibert int8", 8, "int8", "kernels"),
+    _minibert("minibert fp32 by PyTorch", 32, "float32", "pytorch"),
+    _minibert("minibert bf16 by PyTorch", 16, "bfloat16", "pytorch"),
     # As it comes, which is how most people run it.
     Contender(
         "sentence-transformers", "sentence-transformers", 32, "float32",

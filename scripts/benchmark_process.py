@@ -225,7 +225,9 @@ class Worker:
         """The lines of a file, by `Embedder.stream`, which never holds them all."""
         from minibert import Embedder
 
-        embedder = Embedder.from_pretrained(self._job["folder"], dtype=self._contender.precision)
+        embedder = Embedder.from_pretrained(
+            self._job["folder"], dtype=self._contender.precision, engine=self._contender.engine
+        )
         embedder.encode(["a first text"] * 64)
         start = time.perf_counter()
         n_texts = 0
