@@ -141,7 +141,7 @@ MINIBERT_INLINE Floats gelu(Floats x) {
     return gelu(x, 5.4f, P, Q);
 }
 
-// To 2e-5 of Φ: what eight bits can tell apart is coarser by far.
+// To 2e-5 of Φ: what integers of eight bits, or bfloat16, can tell apart is coarser by far.
 MINIBERT_INLINE Floats rough_gelu(Floats x) {
     constexpr float P[] = {0.398832146f, 0.0364622406f, 0.00195866221f, -2.05987336e-05f};
     constexpr float Q[] = {1, 0.257066624f, 0.023759143f};
