@@ -53,7 +53,15 @@ MINIBERT_INLINE Floats larger(Floats a, Floats b) {
     return a > b ? a : b;
 #endif
 }
-MINIBERT_INLINE Floats smaller(Floats a, Floats b) { return -larger(-a, -b); }
+MINIBERT_INLINE Floats smaller(Floats a, Floats b) {
+#if defined(MINIBERT_AVX512)
+    return (Floats)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (Floats)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return a < b ? a : b;
+#endif
+}
 
 // Lanes are folded in halves, so the order of additions depends on nothing but LANES.
 MINIBERT_INLINE Floats other_half(Floats x, int width) {
