@@ -30,6 +30,7 @@ from minibert.model import explicit_attention, set_attention
 
 DTYPES = ("float32", "int16", "int8")
 
+
 @pytest.fixture(scope="module", params=DTYPES)
 def dtype(request: pytest.FixtureRequest) -> str:
     return str(request.param)

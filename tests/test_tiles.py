@@ -1,6 +1,7 @@
 """Linear maps on tiles (AMX): their instructions are emulated, so no machine has to have them."""
 
 import ctypes
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -9,14 +10,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_networks import LENGTHS, POSITIONS, array, by_pytorch, error, ids_of, in_float64, network
+from numpy.typing import NDArray
+from random_networks import (
+    LENGTHS,
+    array,
+    by_pytorch,
+    error,
+    ids_of,
+    in_float64,
+    network,
+)
 from torch import Tensor, nn
 
 from minibert import BertModel, Embedder, engine, ops
 from minibert.engine import Engine, load_kernels
+from minibert.engine_choice import EngineChoice
 from minibert.kernels import build, operations
 from minibert.kernels.build import KernelsUnavailableError
-from minibert.kernels.panels import NUMBERS, instructions_of, packed
+from minibert.kernels.panels import instructions_of, packed
 from minibert.quantise import quantised
 from minibert.weights import cache_folder
 
@@ -125,6 +136,11 @@ def by_tiles(dtype: str) -> Engine:
     return engine_of(small(dtype), emulated())
 
 
+@cache
+def by_vectors() -> Engine:
+    return engine_of(small("int8"), load_kernels())
+
+
 @given(lengths=LENGTHS, seed=SEEDS, threads=st.integers(1, 3))
 def test_a_network_of_8_bits_is_to_the_last_bit_what_it_is_by_vectors(
     lengths: list[int], seed: int, threads: int
@@ -137,11 +153,7 @@ def test_a_network_of_8_bits_is_to_the_last_bit_what_it_is_by_vectors(
     assert got.equal(expected)
 
 
-@cache
-def by_vectors() -> Engine:
-    return engine_of(small("int8"), load_kernels())
-
-
+@settings(max_examples=15)  # each spends its time where threads wait for each other
 @given(lengths=LENGTHS, others=LENGTHS, threads=st.integers(1, 3))
 def test_a_sequence_in_bfloat16_is_the_same_to_the_last_bit_in_any_company(
     lengths: list[int], others: list[int], threads: int
@@ -184,3 +196,63 @@ def test_tiles_take_other_networks(dtype: str, values: dict[str, object]) -> Non
     ids = ids_of(lengths)
     got = engine_of(model, emulated()).hidden(ids, array(lengths))
     assert error(got, by_pytorch(model, ids, lengths)) < 0.1
+
+
+def test_a_real_checkpoint_in_bfloat16_errs_no_further_than_by_pytorch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "load_kernels", lambda **_: emulated())
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: True)
+    texts = ["cats purr", "dogs bark, and loudly", "a longer text about cats that purr"]
+
+    def vectors(dtype: str, choice: EngineChoice) -> NDArray[np.float32]:
+        embedder = Embedder.from_pretrained("all-MiniLM-L6-v2", dtype=dtype, engine=choice)
+        return embedder.encode(texts)
+
+    exact = vectors("float32", "pytorch")
+    got, by_pytorch = (vectors("bfloat16", choice) for choice in ("kernels", "pytorch"))
+    assert np.linalg.norm(got - exact) < np.linalg.norm(by_pytorch - exact)
+
+
+# ---- what is said, and where there are none
+
+
+def test_what_computes_names_tiles_where_they_do() -> None:
+    said = {
+        dtype: engine_of(network(dtype), emulated()).description
+        for dtype in ("float32", "bfloat16", "int16", "int8")
+    }
+    vectors = instructions_of(load_kernels(), torch.float32)
+    assert said == {
+        "float32": f"float32 by kernels for {vectors}",
+        "bfloat16": f"bfloat16 by kernels for emulated AMX and {vectors}",
+        "int16": f"16-bit integers by kernels for {vectors}",
+        "int8": f"8-bit integers by kernels for emulated AMX and {vectors}",
+    }
+
+
+def test_bfloat16_without_tiles_is_refused() -> None:
+    """By a library that was compiled for other processors, or a system that lends no tiles."""
+    library = compiled("-march=x86-64 -O0")
+    with pytest.raises(KernelsUnavailableError, match="a form for bfloat16 without AMX"):
+        engine_of(network("bfloat16"), library)
+    with pytest.raises(KernelsUnavailableError, match="a form for bfloat16 without AMX"):
+        linear_map(library, nn.Linear(3, 2).bfloat16(), torch.ones(1, 3))
+
+
+@pytest.mark.slow
+def test_what_is_compiled_for_tiles_computes_by_vectors_where_the_system_lends_none() -> None:
+    target = "-mamx-tile -mamx-int8 -mamx-bf16"
+    checked = subprocess.run(
+        [build.find_compiler(), *target.split(), "-x", "c++", "-fsyntax-only", "/dev/null"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if checked.returncode:
+        pytest.skip("this compiler knows no AMX; install GCC 11 or later")
+    library = compiled(target)
+    lends = "amx_tile" in Path("/proc/cpuinfo").read_text()
+    assert instructions_of(library, torch.int8).startswith("AMX and ") == lends
+    lengths = [1, 17, 40]
+    ids = ids_of(lengths)
+    got = engine_of(small("int8"), library).hidden(ids, array(lengths))
+    assert got.equal(by_vectors().hidden(ids, array(lengths)))
