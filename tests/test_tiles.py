@@ -1,7 +1,9 @@
 """Linear maps on tiles (AMX): their instructions are emulated, so no machine has to have them."""
 
 import ctypes
+import os
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -240,19 +242,61 @@ def test_bfloat16_without_tiles_is_refused() -> None:
         linear_map(library, nn.Linear(3, 2).bfloat16(), torch.ones(1, 3))
 
 
-@pytest.mark.slow
-def test_what_is_compiled_for_tiles_computes_by_vectors_where_the_system_lends_none() -> None:
-    target = "-mamx-tile -mamx-int8 -mamx-bf16"
-    checked = subprocess.run(
-        [build.find_compiler(), *target.split(), "-x", "c++", "-fsyntax-only", "/dev/null"],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if checked.returncode:
+# ---- what the compiler makes of the instructions' names
+
+
+FOR_TILES = "-mamx-tile -mamx-int8 -mamx-bf16"
+
+
+@pytest.fixture(scope="module")
+def compiler() -> str:
+    compiler = build.find_compiler()
+    command = [compiler, *FOR_TILES.split(), "-x", "c++", "-fsyntax-only", "/dev/null"]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("this compiler knows no AMX; install GCC 11 or later")
-    library = compiled(target)
+    return compiler
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiler")
+def test_what_is_compiled_for_tiles_computes_by_vectors_where_the_system_lends_none() -> None:
+    library = compiled(FOR_TILES)
     lends = "amx_tile" in Path("/proc/cpuinfo").read_text()
     assert instructions_of(library, torch.int8).startswith("AMX and ") == lends
     lengths = [1, 17, 40]
     ids = ids_of(lengths)
     got = engine_of(small("int8"), library).hidden(ids, array(lengths))
     assert got.equal(by_vectors().hidden(ids, array(lengths)))
+
+
+TRAPPED = """
+import ctypes, sys, torch
+from test_tiles import FOR_TILES, array, compiled, emulated, engine_of, error, ids_of, small
+ctypes.CDLL(sys.argv[1]).trap_tiles()
+for dtype, bound in (("int8", 0), ("bfloat16", 0.01)):
+    libraries = (compiled(FOR_TILES), emulated())
+    trapped, expected = (engine_of(small(dtype), each) for each in libraries)
+    assert " by kernels for AMX and " in trapped.description
+    for lengths in ([1], [17, 40, 3], [80] * 9):
+        ids = ids_of(lengths)
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            states = [each.hidden(ids, array(lengths)) for each in (trapped, expected)]
+            assert error(*states) <= bound
+"""
+
+
+@pytest.mark.slow
+def test_compiled_instructions_compute_what_the_emulation_does(
+    compiler: str, tmp_path: Path
+) -> None:
+    tests = Path(__file__).parent
+    trap = tmp_path / "trap.so"
+    flags = ["-std=c++17", "-O3", build.TARGET, "-shared", "-fPIC", "-o", str(trap)]
+    subprocess.run([compiler, *flags, str(tests / "trapped_tiles.cpp"), "-ldl"], check=True)
+    compiled(FOR_TILES)
+    path = os.pathsep.join([str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
+    subprocess.run(
+        [sys.executable, "-c", TRAPPED, str(trap)], timeout=300, check=True,
+        env={**os.environ, "LD_PRELOAD": str(trap), "PYTHONPATH": path},
+    )  # fmt: skip

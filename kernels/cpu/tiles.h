@@ -36,7 +36,7 @@ constexpr const char* NAME = "emulated AMX";
 
 struct Registers {
     bool configured = false;  // or every instruction is an illegal one
-    alignas(64) char sums[SUMS][ROWS][BYTES], inputs[ROWS][BYTES], weights[ROWS][BYTES];
+    alignas(64) char sums[SUMS][ROWS][BYTES] = {}, inputs[ROWS][BYTES] = {}, weights[ROWS][BYTES] = {};
 };
 inline thread_local Registers registers;
 
@@ -53,7 +53,7 @@ inline void configure() {
     for (int tile = 0; tile < 16; ++tile)
         if (asked.rows[tile] != (tile < 8 ? ROWS : 0) || asked.bytes[tile] != (tile < 8 ? BYTES : 0))
             __builtin_trap();
-    registers = {asked.palette == 1, {}, {}, {}};
+    registers = {asked.palette == 1};
 }
 inline void release() { registers = {}; }
 
