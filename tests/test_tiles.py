@@ -30,11 +30,12 @@ from minibert.engine_choice import EngineChoice
 from minibert.kernels import build, operations
 from minibert.kernels.build import KernelsUnavailableError
 from minibert.kernels.panels import instructions_of, packed
+from minibert.machine import this_machine
 from minibert.quantise import quantised
 from minibert.weights import cache_folder
 
 needs_vectors = pytest.mark.skipif(
-    "avx2" not in Path("/proc/cpuinfo").read_text(),
+    "avx2" not in this_machine().units,
     reason="this processor has no AVX2, without which a panel is narrower than a tile",
 )
 # One worker compiles for all.
@@ -261,7 +262,7 @@ def compiler() -> str:
 @pytest.mark.usefixtures("compiler")
 def test_what_is_compiled_for_tiles_computes_by_vectors_where_the_system_lends_none() -> None:
     library = compiled(FOR_TILES)
-    lends = "amx_tile" in Path("/proc/cpuinfo").read_text()
+    lends = "amx_tile" in this_machine().units
     assert instructions_of(library, torch.int8).startswith("AMX and ") == lends
     lengths = [1, 17, 40]
     ids = ids_of(lengths)
