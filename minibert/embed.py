@@ -355,7 +355,8 @@ class Embedder:
         sequences: list[Tokens] = []
         owners: list[int] = []
         skips: list[int] = []
-        for index, ids in enumerate(self.tokenizer.ids(prepared)):
+        enough = room if long_text == "truncate" else None
+        for index, ids in enumerate(self.tokenizer.ids(prepared, enough=enough)):
             spans = [(0, len(ids))]
             if len(ids) > room:
                 if long_text == "error":

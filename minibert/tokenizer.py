@@ -49,6 +49,8 @@ _WORDPIECE_CLASSES = ("Bert", "DistilBert", "Electra", "MobileBert")
 # first safe character from here on, and at most about so much text in one call.
 _PIECE_CHARS = 1 << 14
 _CALL_CHARS = 1 << 18
+# More than most texts have; where one has still more, its rest is tokenised as well.
+_CHARS_PER_TOKEN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,11 +303,31 @@ class Tokenizer:
             found.append([self._join(*question, text.cut(*span)) for span in spans])
         return found
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return each text's token ids without special tokens, by the backend's fastest way."""
+    def ids(self, texts: Sequence[str], *, enough: int | None = None) -> list[list[int]]:
+        """Return each text's token ids without special tokens, by the backend's fastest way.
+
+        Args:
+            enough: of a text with more tokens, at least so many of them; None for all.
+        """
         items = checked_texts(texts, "texts")
-        found: list[list[int]] = [[] for _ in items]
-        for group in self._groups(items):
+        if enough is None:
+            return self._ids(items)
+        heads = [text[: self._cut(text, _CHARS_PER_TOKEN * enough)] for text in items]
+        found = self._ids(heads)
+        # Of words that are long, or unknown.
+        short = [
+            row
+            for row, head in enumerate(heads)
+            if len(head) < len(items[row]) and len(found[row]) < enough
+        ]
+        rests = self._ids([items[row][len(heads[row]) :] for row in short])
+        for row, rest in zip(short, rests, strict=True):
+            found[row] += rest
+        return found
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        found: list[list[int]] = [[] for _ in texts]
+        for group in self._groups(texts):
             pieces = [piece for _, _, piece in group]
             encodings = self._backend.encode_batch_fast(pieces, add_special_tokens=False)
             for (row, _, _), encoding in zip(group, encodings, strict=True):
@@ -452,10 +474,14 @@ class Tokenizer:
         while start < len(text):
             stop = start + _PIECE_CHARS
             if isinstance(text, str):
-                cut = self._cut_after and self._cut_after.search(text, stop)
-                stop = cut.end() if cut else len(text)
+                stop = self._cut(text, stop)
             yield start, text[start:stop]
             start = stop
+
+    def _cut(self, text: str, start: int) -> int:
+        """The first place from `start` on whose both sides have the same tokens when apart."""
+        cut = self._cut_after and self._cut_after.search(text, start)
+        return cut.end() if cut else len(text)
 
     def _truncate(
         self, row: int, room: int | None, truncation: Truncation, parts: tuple[_Tokens, ...]

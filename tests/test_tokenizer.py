@@ -1070,6 +1070,23 @@ def test_texts_in_pieces_give_what_whole_texts_give(
         ]
 
 
+@given(texts=st.lists(TEXTS, max_size=3), enough=st.integers(1, 12), chars=st.integers(0, 4))
+@example(texts=["the   cat  sat", "unaffably sat", ""], enough=3, chars=1)
+def test_enough_ids_are_those_that_all_begin_with(
+    real: Tokenizer, texts: list[str], enough: int, chars: int
+) -> None:
+    with mock.patch.object(module, "_CHARS_PER_TOKEN", chars):
+        got = real.ids(texts, enough=enough)
+    for ids, expected in zip(got, real.ids(texts), strict=True):
+        assert ids == expected[: len(ids)]
+        assert len(ids) >= min(enough, len(expected))
+
+
+def test_what_is_more_than_enough_is_not_tokenised(real: Tokenizer) -> None:
+    (ids,) = real.ids(["a cat sat. " * 1000], enough=10)
+    assert 10 <= len(ids) <= 60
+
+
 @pytest.mark.parametrize(
     ("added", "text"),
     [
