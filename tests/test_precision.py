@@ -1,5 +1,6 @@
 """Vectors in fewer bytes: by hand, how far their cosines are off, and that none needs others."""
 
+import doctest
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from strategies import texts, without_type_checks
 
 from minibert import Embedder, embed
+from minibert import precision as module
 from minibert.errors import TextError
 from minibert.precision import (
     DTYPES,
@@ -76,6 +78,12 @@ def test_no_vectors_are_none_in_each_precision(precision: Precision) -> None:
         (0, stored_width(12, DTYPES[precision])),
         DTYPES[precision],
     )
+
+
+def test_doctests_run() -> None:
+    result = doctest.testmod(without_type_checks(module))
+    assert result.failed == 0
+    assert result.attempted == 2
 
 
 # Refusals.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "--output", type=click.Path(path_type=Path), metavar="FILE", help=".npy, .safetensors or .jsonl"
 )
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
-@click.option("--append", is_flag=True, help="Add to an output that exists, of the same model.")
+@click.option("--append", is_flag=True, help="Add to an output that exists, of the same kind.")
 @click.option("--with-text", is_flag=True, help="Put each text beside its vector, in .jsonl.")
 @model_options
 @click.option(
