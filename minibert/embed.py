@@ -2,7 +2,7 @@
 
 texts -> token ids -> windows where a text is long -> those that differ, sorted by length into
 batches of a token budget -> packed, without padding -> encoder -> pooled -> windows merged ->
-dense -> normalised -> float32, in the order of the texts
+dense -> normalised -> float32, or quantised, in the order of the texts
 """
 
 import hashlib
@@ -30,6 +30,14 @@ from minibert.errors import CheckpointError, TextError
 from minibert.layout import Packed
 from minibert.model import BertModel
 from minibert.pooling import normalise, pool, truncate
+from minibert.precision import (
+    Precision,
+    Vectors,
+    check_precision,
+    common_dim,
+    components,
+    quantise_vectors,
+)
 from minibert.recipe import DenseStep, Recipe, read_recipe, write_recipe
 from minibert.tokenizer import Tokenizer, checked_texts, window_spans
 from minibert.weights import resolve
@@ -40,7 +48,6 @@ if TYPE_CHECKING:
     from minibert.engine import Engine
 
 LongText = Literal["truncate", "windows", "error"]
-Vectors = NDArray[np.float32]
 Tokens = tuple[int, ...]
 
 # Raised whenever the same weights and text give vectors that differ by more than rounding.
@@ -238,11 +245,12 @@ class Embedder:
         prompt: str | None = None,
         normalize_embeddings: bool | None = None,
         truncate_dim: int | None = None,
+        precision: Precision = "float32",
         long_text: LongText = "truncate",
         batch_tokens: int | None = None,
         show_progress_bar: bool | None = None,
     ) -> Vectors:
-        """One float32 vector for each text, in the order given.
+        """One vector for each text, in the order given.
 
         Args:
             texts: a list of texts, or one text.
@@ -251,6 +259,8 @@ class Embedder:
             normalize_embeddings: True for vectors of length 1, False to leave them; None does as
                 the recipe says.
             truncate_dim: keep this many components, then normalise.
+            precision: "int8" for a quarter of the bytes, "binary" for a 32nd, see
+                `quantise_vectors`; `similarity` takes all of them.
             long_text: what to do with texts over the recipe's `max_length`: "truncate" cuts them,
                 "windows" embeds overlapping windows and takes their mean weighted by tokens,
                 "error" refuses them.
@@ -258,12 +268,15 @@ class Embedder:
             show_progress_bar: None shows one on a terminal, for more than a few batches.
 
         Returns:
-            `(texts, dim)`, for a single text `(dim,)`; without any text `(0, dim)`.
+            `(texts, dim)` of float32 or int8, as "binary" `(texts, ⌈dim / 8⌉)` of uint8; for a
+            single text without the first axis; without any text `(0, dim)`.
 
         Raises: TypeError for anything but texts, with its index; TextError for a lone surrogate,
             or a long text under "error".
-        Differs: sentence-transformers does not normalise again after `truncate_dim`.
+        Differs: sentence-transformers does not normalise again after `truncate_dim`; its quantised
+            vectors are others.
         """
+        check_precision(precision)
         single = isinstance(texts, str)
         listed = [texts] if isinstance(texts, str) else _listed(texts)
         sequences, owners, skips = self._sequences(listed, self.prompt_text(prompt), long_text)
@@ -275,7 +288,7 @@ class Embedder:
                 self.recipe.normalise if normalize_embeddings is None else normalize_embeddings,
                 truncate_dim,
             )
-        array: Vectors = vectors.float().numpy()
+        array = quantise_vectors(vectors.float().numpy(), precision)
         return array[0] if single else array
 
     def stream(
@@ -286,6 +299,7 @@ class Embedder:
         prompt: str | None = None,
         normalize_embeddings: bool | None = None,
         truncate_dim: int | None = None,
+        precision: Precision = "float32",
         long_text: LongText = "truncate",
         batch_tokens: int | None = None,
     ) -> Iterator[Vectors]:
@@ -307,6 +321,7 @@ class Embedder:
                     prompt=prompt,
                     normalize_embeddings=normalize_embeddings,
                     truncate_dim=truncate_dim,
+                    precision=precision,
                     long_text=long_text,
                     batch_tokens=batch_tokens,
                     show_progress_bar=False,
@@ -317,18 +332,25 @@ class Embedder:
             done += len(chunk)
 
     @staticmethod
-    def similarity(a: Vectors, b: Vectors) -> Vectors:
+    def similarity(a: Vectors, b: Vectors, *, dim: int | None = None) -> NDArray[np.float32]:
         """The cosine of every vector of `a` with every vector of `b`: `(len(a), len(b))`.
 
-        A single vector counts as one row. A zero vector has the cosine 0 with all.
+        A single vector counts as one row. A zero vector has the cosine 0 with all. `a` and `b` may
+        be of different precisions; a binary vector is one of 1 and -1, so that the cosine of two is
+        1 - 2 h / dim where h bits differ.
+
+        Args:
+            dim: the components of two binary ones, if that is no multiple of 8.
+
+        Raises: ValueError for vectors of different dims.
         """
-        rows = [torch.from_numpy(np.atleast_2d(np.asarray(x, dtype=np.float32))) for x in (a, b)]
-        if rows[0].shape[1] != rows[1].shape[1]:
-            raise ValueError(
-                f"got vectors of width {rows[0].shape[1]} and {rows[1].shape[1]}, expected the "
-                "same; compare vectors of one model"
-            )
-        cosines: Vectors = (normalise(rows[0]) @ normalise(rows[1]).T).numpy()
+        first, second = (np.atleast_2d(np.asarray(each)) for each in (a, b))
+        dim = common_dim(first, second, dim)
+        units = normalise(torch.from_numpy(components(first, dim)))
+        cosines = np.empty((len(first), len(second)), dtype=np.float32)
+        for start in range(0, len(second), CHUNK_TEXTS):  # so that few are float32 at once
+            block = torch.from_numpy(components(second[start : start + CHUNK_TEXTS], dim))
+            cosines[:, start : start + CHUNK_TEXTS] = (units @ normalise(block).T).numpy()
         return cosines
 
     def _sequences(

@@ -26,15 +26,16 @@ from numpy.typing import NDArray
 
 from minibert.errors import DataError
 from minibert.files import flush, replacing, try_lock
+from minibert.precision import DTYPES, PRECISIONS, Precision, Vectors, stored_width
 
 FORMATS = {".npy": "npy", ".safetensors": "safetensors", ".jsonl": "jsonl"}
 TENSOR = "embeddings"  # the tensor of a .safetensors file
+TENSOR_DTYPES = {"float32": "F32", "int8": "I8", "binary": "U8"}
 
 # The chain of no texts at all; see `chain`.
 NO_TEXTS = "00" * 32
 
 _NPY_BYTES = 128
-_ITEM_BYTES = 4
 _BLOCK_BYTES = 1 << 20
 _SAMPLES = 16
 _SAMPLE_BYTES = 4096
@@ -50,7 +51,8 @@ class Origin:
     fingerprint: str  # Embedder.fingerprint_of(…)
     model: str
     dim: int
-    dtype: str = "float32"  # of the computation: the vectors are stored in float32 always
+    dtype: str = "float32"  # of the computation
+    precision: str = "float32"  # of what is stored; vectors of one fingerprint may have several
     prompt: str = ""
     normalised: bool = True
     long_text: str = "truncate"
@@ -61,10 +63,15 @@ class VectorFile:
     """A file of vectors as `read_vectors` gives it."""
 
     path: Path
-    vectors: NDArray[np.float32]  # (rows, dim), memory-mapped but for .jsonl
+    vectors: Vectors  # (rows, dim), as "binary" (rows, ⌈dim / 8⌉); memory-mapped but for .jsonl
     origin: Origin | None  # None where the file does not say, or its OUTPUT.json is of another
     texts_sha256: str = NO_TEXTS  # `chain` of the texts, in order
     with_text: bool = False
+
+    @property
+    def precision(self) -> Precision:
+        """That of the vectors, which their dtype says."""
+        return next(each for each in PRECISIONS if DTYPES[each] == self.vectors.dtype)
 
     @property
     def fingerprint(self) -> str | None:
@@ -96,22 +103,24 @@ def chain(digest: str, texts: Iterable[str]) -> str:
 
 
 def differences(there: Origin, here: Origin) -> str:
-    """In words, in what two origins differ; "" for those whose vectors may be compared."""
-    if there.fingerprint == here.fingerprint:
-        return ""
+    """In words, in what two origins differ; "" for those whose vectors may stand in one file."""
+    alike = there.fingerprint == here.fingerprint
+    names = {"precision"} if alike else {field.name for field in fields(Origin)} - {"fingerprint"}
     told = [
         f"{field.name} {getattr(there, field.name)!r} there, {getattr(here, field.name)!r} here"
         for field in fields(Origin)
-        if field.name != "fingerprint" and getattr(there, field.name) != getattr(here, field.name)
+        if field.name in names and getattr(there, field.name) != getattr(here, field.name)
     ]
-    return "; ".join(told) or (
+    if told or alike:
+        return "; ".join(told)
+    return (
         f"other weights, tokenizer or recipe: fingerprint {there.fingerprint[:12]}… there, "
         f"{here.fingerprint[:12]}… here"
     )
 
 
-def json_rows(vectors: NDArray[np.float32]) -> Iterator[str]:
-    """Each vector as a JSON list, its numbers the shortest that give the same float32 again."""
+def json_rows(vectors: Vectors) -> Iterator[str]:
+    """Each vector as a JSON list, its numbers the shortest that give the same ones again."""
     for row in vectors.astype(_FLOAT_CHARS).tolist():
         yield f"[{', '.join(row)}]"
 
@@ -137,7 +146,9 @@ def check_output(path: Path, *, append: bool = False, overwrite: bool = False) -
 def read_vectors(path: str | Path) -> VectorFile:
     """The vectors of a file, and where they come from.
 
-    Raises: DataError for what is not float32 vectors of one width, torn files included.
+    Numbers in .jsonl are float32 where nothing is said of them.
+
+    Raises: DataError for what is not vectors of one width and precision, torn files included.
     """
     path = Path(path)
     kind = format_of(path)
@@ -145,15 +156,16 @@ def read_vectors(path: str | Path) -> VectorFile:
         if kind == "safetensors":
             vectors, facts = _read_safetensors(path)
         else:
-            vectors = _map_npy(path) if kind == "npy" else _read_jsonl(path)
             facts = _read_sidecar(path)
+            vectors = _map_npy(path) if kind == "npy" else _read_jsonl(path, _dtype_in(facts))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if vectors.ndim != 2 or vectors.dtype != np.float32:
+    if vectors.ndim != 2 or vectors.dtype not in DTYPES.values():
         raise DataError(
-            f"{path}: holds {vectors.dtype} of shape {vectors.shape}, expected float32 (rows, dim)"
+            f"{path}: holds {vectors.dtype} of shape {vectors.shape}, expected float32, int8 or "
+            "uint8 (rows, dim)"
         )
-    return VectorFile(path, vectors, *_parse_facts(facts))
+    return VectorFile(path, vectors, *_parse_facts(facts, vectors.dtype))
 
 
 class VectorWriter:
@@ -249,11 +261,13 @@ class VectorWriter:
         self._restart()
         return False
 
-    def append(self, vectors: NDArray[np.float32], texts: Sequence[str]) -> None:
+    def append(self, vectors: Vectors, texts: Sequence[str]) -> None:
         """Add the vectors of `texts`, and put them on the disk."""
-        if vectors.shape != (len(texts), self.origin.dim):
+        expected = (len(texts), self._width)
+        if (vectors.shape, vectors.dtype) != (expected, self._dtype):
             raise ValueError(
-                f"got vectors of shape {vectors.shape}, expected {(len(texts), self.origin.dim)}"
+                f"got vectors of shape {vectors.shape} and {vectors.dtype}, expected {expected} "
+                f"and {self._dtype}"
             )
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
@@ -310,6 +324,14 @@ class VectorWriter:
             _remove_temporaries(_sidecar(self.path))
         os.close(self._handle)
         self._handle = -1
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        return DTYPES[self.origin.precision]
+
+    @property
+    def _width(self) -> int:
+        return stored_width(self.origin.dim, self._dtype)
 
     @property
     def _n_earlier(self) -> int:
@@ -421,9 +443,9 @@ class VectorWriter:
             while block := file.read(_BLOCK_BYTES):
                 self._write(block)
 
-    def _encoded(self, vectors: NDArray[np.float32], texts: Sequence[str]) -> bytes:
+    def _encoded(self, vectors: Vectors, texts: Sequence[str]) -> bytes:
         if self._kind != "jsonl":
-            return vectors.astype("<f4").tobytes()
+            return vectors.astype(self._dtype).tobytes()
         lines = []
         for row, (text, numbers) in enumerate(zip(texts, json_rows(vectors), strict=True)):
             said = f'"text": {json.dumps(text, ensure_ascii=False)}, '
@@ -444,7 +466,7 @@ class VectorWriter:
     def _write_header(self) -> None:
         size = self._header_bytes
         if self._kind == "npy":
-            self._write(_npy_header(self.rows, self.origin.dim), at=0)
+            self._write(_npy_header(self.rows, self._width, self._dtype), at=0)
         elif self._kind == "safetensors":
             text = _safetensors_json(self.rows, self._safetensors_facts()).ljust(size - 8)
             self._write((size - 8).to_bytes(8, "little") + text, at=0)
@@ -502,20 +524,36 @@ def _try_lock(handle: int) -> bool:
 
 
 def _facts(origin: Origin, texts_sha256: str, with_text: bool) -> dict[str, Any]:
-    return {**asdict(origin), "texts_sha256": texts_sha256, "with_text": with_text}
+    facts = {**asdict(origin), "texts_sha256": texts_sha256, "with_text": with_text}
+    # Files of float32 keep the bytes that they had before there was another precision.
+    if origin.precision == "float32":
+        del facts["precision"]
+    return facts
 
 
-def _parse_facts(facts: Mapping[str, Any] | None) -> tuple[Origin | None, str, bool]:
+def _parse_facts(
+    facts: Mapping[str, Any] | None, dtype: np.dtype[Any]
+) -> tuple[Origin | None, str, bool]:
     """What `_facts` was given; no origin where the file says something else, or nothing."""
+    told: dict[str, Any] = {"precision": "float32", **(facts or {})}
     try:
-        told = {
-            field.name: _typed((facts or {})[field.name], field.type) for field in fields(Origin)
-        }
-        texts_sha256 = _typed((facts or {})["texts_sha256"], str)
+        origin = Origin(
+            **{field.name: _typed(told[field.name], field.type) for field in fields(Origin)}
+        )
+        texts_sha256 = _typed(told["texts_sha256"], str)
         bytes.fromhex(texts_sha256)
-        return Origin(**told), texts_sha256, _typed((facts or {})["with_text"], bool)
+        with_text = _typed(told["with_text"], bool)
     except (KeyError, TypeError, ValueError):
         return None, NO_TEXTS, False
+    if DTYPES.get(origin.precision) != dtype:
+        return None, NO_TEXTS, False
+    return origin, texts_sha256, with_text
+
+
+def _dtype_in(facts: Mapping[str, Any] | None) -> np.dtype[Any]:
+    """What the numbers of a .jsonl file are."""
+    said = (facts or {}).get("precision")
+    return DTYPES[said if said in list(DTYPES) else "float32"]
 
 
 def _typed(value: Any, kind: Any) -> Any:
@@ -578,20 +616,22 @@ def _remove_temporaries(path: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def _npy_header(rows: int, dim: int) -> bytes:
+def _npy_header(rows: int, width: int, dtype: np.dtype[Any]) -> bytes:
     """The header that numpy writes, which leaves room for any number of rows."""
-    described = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dim}), }}"
+    described = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': ({rows}, {width}), }}"
     text = described.ljust(_NPY_BYTES - 11) + "\n"
     return b"\x93NUMPY\x01\x00" + (_NPY_BYTES - 10).to_bytes(2, "little") + text.encode()
 
 
 def _safetensors_json(rows: int, facts: Mapping[str, Any]) -> bytes:
+    precision = facts.get("precision", "float32")
+    width = stored_width(facts["dim"], DTYPES[precision])
     header = {
         "__metadata__": {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()},
         TENSOR: {
-            "dtype": "F32",
-            "shape": [rows, facts["dim"]],
-            "data_offsets": [0, rows * facts["dim"] * _ITEM_BYTES],
+            "dtype": TENSOR_DTYPES[precision],
+            "shape": [rows, width],
+            "data_offsets": [0, rows * width * DTYPES[precision].itemsize],
         },
     }
     return json.dumps(header).encode()
@@ -621,27 +661,31 @@ def _read_safetensors(path: Path) -> tuple[NDArray[Any], Mapping[str, Any] | Non
             shape, kind = tuple(part.get_shape()), part.get_dtype()
     except SafetensorError as error:
         raise DataError(f"{path}: is no whole safetensors file: {error}") from None
-    if kind != "F32":
-        raise DataError(f"{path}: holds {kind}, expected F32 of shape (rows, dim)")
+    dtypes = {TENSOR_DTYPES[precision]: dtype for precision, dtype in DTYPES.items()}
+    if kind not in dtypes:
+        raise DataError(f"{path}: holds {kind}, expected F32, I8 or U8 of shape (rows, dim)")
     if 0 in shape:
-        return np.zeros(shape, dtype=np.float32), facts
-    return np.memmap(path, dtype="<f4", mode="r", offset=start, shape=shape), facts
+        return np.zeros(shape, dtype=dtypes[kind]), facts
+    return np.memmap(path, dtype=dtypes[kind], mode="r", offset=start, shape=shape), facts
 
 
-def _read_jsonl(path: Path) -> NDArray[Any]:
+def _read_jsonl(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
     rows: list[NDArray[Any]] = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                row = np.array(json.loads(line)["embedding"], dtype=np.float32)
+                numbers = json.loads(line)["embedding"]
+                row = np.array(numbers, dtype=dtype)
                 alike = row.ndim == 1 and row.shape == (rows or [row])[0].shape
-                whole = alike and bool(np.isfinite(row).all())
+                # Of integers nothing may be cut off, or wrap around.
+                exact = dtype == np.float32 or row.tolist() == numbers
+                whole = alike and exact and bool(np.isfinite(row).all())
             except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
                 whole = False
             if not whole:
                 raise DataError(
-                    f"{path}: line {number} holds no vector, expected an object whose 'embedding' "
-                    "is a list of numbers, as long in every line"
+                    f"{path}: line {number} holds no {dtype} vector, expected an object whose "
+                    "'embedding' is a list of numbers, as long in every line"
                 )
             rows.append(row)
-    return np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+    return np.stack(rows) if rows else np.zeros((0, 0), dtype=dtype)

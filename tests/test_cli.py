@@ -407,7 +407,8 @@ def test_embed_settings_reach_the_vectors_and_the_fingerprint(
         assert run("embed", "--model", tiny, *long, "--output", output, *options).code == 0
         expected = embedder.encode(long, **settings)
         np.testing.assert_array_equal(read_vectors(output).vectors, expected)
-        settings.pop("batch_tokens", None)
+        for no_part in ("batch_tokens", "precision"):
+            settings.pop(no_part, None)
         assert read_vectors(output).fingerprint == embedder.fingerprint_of(**settings)
 
     check(["--prompt", "odd"], prompt="odd")
@@ -415,6 +416,8 @@ def test_embed_settings_reach_the_vectors_and_the_fingerprint(
     check(["--no-normalize"], normalize_embeddings=False)
     check(["--normalize"], normalize_embeddings=True)
     check(["--truncate-dim", "5"], truncate_dim=5)
+    check(["--precision", "int8"], precision="int8")
+    check(["--precision", "binary", "--truncate-dim", "9"], precision="binary", truncate_dim=9)
     check(["--long-text", "windows"], long_text="windows")
     check(["--batch-tokens", "1"], batch_tokens=1)
     half = Embedder.from_pretrained(tiny, dtype="bfloat16")
@@ -480,6 +483,9 @@ def test_embed_appends_and_overwrites_when_told(
         read_vectors(output).vectors, np.stack([embedder.encode(text) for text in ("one", "two")])
     )
     before = output.read_bytes()
+    assert "another kind: precision 'float32' there, 'int8' here; embed as it was made" in refused(
+        *wanted, "three", "--append", "--precision", "int8"
+    )
     assert "holds vectors of another kind: prompt '' there, 'odd: ' here" in refused(
         *wanted, "three", "--append", "--prompt", "odd"
     )
@@ -948,6 +954,41 @@ def test_search_takes_only_vectors_of_this_model_and_corpus(
         refused(*search)
     )
     assert len(found(run(*search, "--trust-vectors"))) == 7
+
+
+@pytest.mark.parametrize("precision", ["int8", "binary"])
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl"])
+def test_search_takes_vectors_of_any_precision(
+    run: Run,
+    refused: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny: Path,
+    embedder: Embedder,
+    many: tuple[Path, list[str]],
+    tmp_path: Path,
+    precision: Any,
+    suffix: str,
+) -> None:
+    path, texts = many
+    output = tmp_path / f"v{suffix}"
+    monkeypatch.setattr("minibert.embed.CHUNK_TEXTS", 7)
+    embed = ["embed", "--model", tiny, "--input", path, "--output", output]
+    assert run(*embed, "--precision", precision).code == 0
+    search = ["search", "--model", tiny, "--corpus", path, "a b c", "--json", "--vectors", output]
+    outcome = run(*search, "--top", "90")
+    scores = embedder.similarity(
+        embedder.encode("a b c", prompt="query"), embedder.encode(texts, precision=precision)
+    )[0]
+    hits = found(outcome)
+    assert sorted(hit["line"] for hit in hits) == list(range(1, 91))
+    for hit in hits:
+        assert hit["score"] == pytest.approx(scores[hit["line"] - 1], abs=1e-6)
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+    assert outcome.err == (
+        f"minibert: {output}: holds {precision} vectors; scores are their cosines with the query "
+        "in float32\n"
+    )
+    assert "dim 12 there, 5 here" in refused(*search, "--truncate-dim", "5")
 
 
 def test_search_of_an_empty_corpus_finds_nothing(run: Run, tiny: Path, tmp_path: Path) -> None:

@@ -662,6 +662,41 @@ def test_similarity_refuses_vectors_of_other_widths() -> None:
         Embedder.similarity(a, b)
 
 
+def test_similarity_of_any_precisions_is_worked_by_hand() -> None:
+    wide = np.array([[3, 4, 0], [-1, 1, 1]], dtype=np.float32)
+    whole = np.array([[3, 4, 0], [0, 0, 0]], dtype=np.int8)
+    bits = np.array([[0b11000000], [0b01100000]], dtype=np.uint8)  # 1 1 -1, and -1 1 1
+    similarity = Embedder.similarity
+    assert_close(similarity(wide, whole), np.array([[1, 0], [1 / 75**0.5, 0]]))
+    assert_close(similarity(whole, bits), np.array([[7 / 75**0.5, 1 / 75**0.5], [0, 0]]))
+    assert_close(similarity(bits, wide), similarity(wide, bits).T)
+    assert_close(similarity(bits, bits, dim=3), np.array([[1, -1 / 3], [-1 / 3, 1]]))
+    assert_close(similarity(bits, bits), np.array([[1, 0.5], [0.5, 1]]))  # of eight components
+    assert_close(similarity(bits[0], bits[1], dim=3), np.array([[-1 / 3]]))
+
+
+def test_similarity_of_precisions_refuses_other_dims() -> None:
+    wide, bits = np.ones((1, 12), dtype=np.float32), np.ones((1, 2), dtype=np.uint8)
+    for a, b, dim, said in (
+        (wide, bits[:, :1], None, "width 12 and 1, expected the same (of uint8 a byte for 8 comp"),
+        (bits, bits[:, :1], None, "width 2 and 1, expected the same"),
+        (bits, bits, 17, "width 2 and 2 for dim 17, expected the same"),
+        (bits, bits, 8, "width 2 and 2 for dim 8, expected the same"),
+        (wide, bits, 13, "width 12 and 2 for dim 13, expected the same"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            Embedder.similarity(a, b, dim=dim)
+
+
+def test_similarity_of_many_is_that_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many stand in a block."""
+    rows = np.random.default_rng(5).integers(0, 256, (7, 3)).astype(np.uint8)
+    expected = Embedder.similarity(rows[:2], rows)
+    monkeypatch.setattr(embed, "CHUNK_TEXTS", 3)
+    assert_close(Embedder.similarity(rows[:2], rows), expected)
+    assert Embedder.similarity(rows, rows[:0]).shape == (7, 0)
+
+
 def test_similarity_ranks_what_means_the_same_first(embedder: Embedder) -> None:
     query = embedder.encode("A cat is lying on a carpet.")
     scores = embedder.similarity(query, embedder.encode(SENTENCES))[0]

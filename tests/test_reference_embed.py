@@ -221,6 +221,17 @@ def test_truncate_dim_is_theirs_normalised_again(ours: Embedder, theirs: Any) ->
         assert_same("truncate_dim", ours.encode(SENTENCES, truncate_dim=width), again)
 
 
+def test_binary_is_their_ubinary_and_their_binary_less_128(ours: Embedder) -> None:
+    from sentence_transformers.util import quantize_embeddings
+
+    for width in (384, 381):
+        floats = ours.encode(SENTENCES, truncate_dim=width)
+        binary = ours.encode(SENTENCES, truncate_dim=width, precision="binary")
+        np.testing.assert_array_equal(binary, quantize_embeddings(floats, "ubinary"))
+        theirs = quantize_embeddings(floats, "binary")
+        np.testing.assert_array_equal(binary.astype(int) - 128, theirs)
+
+
 @pytest.mark.parametrize(
     ("mode", "include_prompt"),
     [("mean", True), ("mean", False), ("cls", False), ("weightedmean", False), ("max", False)],

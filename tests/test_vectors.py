@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from minibert import vectors as module
 from minibert.errors import DataError
+from minibert.precision import PRECISIONS, Vectors, quantise_vectors
 from minibert.vectors import NO_TEXTS, Origin, VectorWriter, chain, json_rows, read_vectors
 
 SUFFIXES = (".npy", ".safetensors", ".jsonl")
@@ -32,31 +33,39 @@ TEXTS = [f"text {number}" for number in range(7)]
 CHUNK = 3
 
 ANY_SUFFIX = pytest.mark.parametrize("suffix", SUFFIXES)
+ANY_PRECISION = pytest.mark.parametrize("precision", PRECISIONS)
 
 
-def job(path: Path, **options: Any) -> Callable[[], None]:
+def stored(precision: Any) -> Vectors:
+    """The vectors of TEXTS."""
+    return quantise_vectors(ROWS, precision)
+
+
+def job(path: Path, origin: Origin = ORIGIN, **options: Any) -> Callable[[], None]:
     """Embed TEXTS into `path`, resuming what was stopped."""
+    rows = stored(origin.precision)
 
     def run() -> None:
-        with VectorWriter(path, options.pop("origin", ORIGIN), **options) as writer:
+        with VectorWriter(path, origin, **options) as writer:
             texts = iter(TEXTS)
             if not writer.skip(texts):
                 texts = iter(TEXTS)
             done = writer.n_done
             while chunk := list(itertools.islice(texts, CHUNK)):
-                writer.append(ROWS[done : done + len(chunk)], chunk)
+                writer.append(rows[done : done + len(chunk)], chunk)
                 done += len(chunk)
             writer.finish()
 
     return run
 
 
-def stopped(path: Path, chunks: int = 2, **options: Any) -> None:
+def stopped(path: Path, chunks: int = 2, origin: Origin = ORIGIN, **options: Any) -> None:
     """Leave a job behind that was stopped after some chunks."""
-    with VectorWriter(path, options.pop("origin", ORIGIN), **options) as writer:
+    rows = stored(origin.precision)
+    with VectorWriter(path, origin, **options) as writer:
         for start in range(0, chunks * CHUNK, CHUNK):
             stop = start + CHUNK
-            writer.append(ROWS[start:stop], TEXTS[start:stop])
+            writer.append(rows[start:stop], TEXTS[start:stop])
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -72,12 +81,14 @@ def refusal(action: Callable[[], object]) -> str:
 # What stands in the files.
 
 
-def test_npy_is_what_numpy_writes(tmp_path: Path) -> None:
-    job(tmp_path / "v.npy")()
-    np.save(tmp_path / "w.npy", ROWS)
+@ANY_PRECISION
+def test_npy_is_what_numpy_writes(tmp_path: Path, precision: str) -> None:
+    rows = stored(precision)
+    job(tmp_path / "v.npy", replace(ORIGIN, precision=precision))()
+    np.save(tmp_path / "w.npy", rows)
     assert (tmp_path / "v.npy").read_bytes() == (tmp_path / "w.npy").read_bytes()
     mapped = np.load(tmp_path / "v.npy", mmap_mode="r", allow_pickle=False)
-    np.testing.assert_array_equal(mapped, ROWS)
+    np.testing.assert_array_equal(mapped, rows)
     assert (
         json.loads((tmp_path / "v.npy.json").read_bytes()).items()
         >= {
@@ -132,32 +143,38 @@ def test_json_numbers_give_the_same_float_again(numbers: list[float]) -> None:
 
 
 @ANY_SUFFIX
+@ANY_PRECISION
 @pytest.mark.parametrize("with_text", [False, True])
-def test_vectors_come_back_as_written(tmp_path: Path, suffix: str, with_text: bool) -> None:
-    path = tmp_path / f"v{suffix}"
-    job(path, with_text=with_text)()
+def test_vectors_come_back_as_written(
+    tmp_path: Path, suffix: str, precision: str, with_text: bool
+) -> None:
+    path, origin = tmp_path / f"v{suffix}", replace(ORIGIN, precision=precision)
+    job(path, origin, with_text=with_text)()
     found = read_vectors(path)
-    np.testing.assert_array_equal(found.vectors, ROWS)
-    assert found.vectors.dtype == np.float32
-    assert (found.origin, found.fingerprint) == (ORIGIN, ORIGIN.fingerprint)
+    np.testing.assert_array_equal(found.vectors, stored(precision))
+    assert found.vectors.dtype == stored(precision).dtype
+    assert (found.origin, found.fingerprint) == (origin, ORIGIN.fingerprint)
+    assert found.precision == precision
     assert (found.texts_sha256, found.with_text) == (chain(NO_TEXTS, TEXTS), with_text)
 
 
 @ANY_SUFFIX
-def test_no_texts_give_a_file_without_rows(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"v{suffix}"
-    with VectorWriter(path, ORIGIN) as writer:
+@ANY_PRECISION
+def test_no_texts_give_a_file_without_rows(tmp_path: Path, suffix: str, precision: str) -> None:
+    path, origin = tmp_path / f"v{suffix}", replace(ORIGIN, precision=precision)
+    with VectorWriter(path, origin) as writer:
         assert writer.skip(iter([]))
         writer.finish()
     assert len(read_vectors(path).vectors) == 0
-    assert read_vectors(path).origin == ORIGIN
-    job(path, append=True)()
-    np.testing.assert_array_equal(read_vectors(path).vectors, ROWS)
+    assert (read_vectors(path).origin, read_vectors(path).precision) == (origin, precision)
+    job(path, origin, append=True)()
+    np.testing.assert_array_equal(read_vectors(path).vectors, stored(precision))
 
 
-def test_npy_and_safetensors_are_mapped_not_read(tmp_path: Path) -> None:
+@ANY_PRECISION
+def test_npy_and_safetensors_are_mapped_not_read(tmp_path: Path, precision: str) -> None:
     for suffix in (".npy", ".safetensors"):
-        job(tmp_path / f"v{suffix}")()
+        job(tmp_path / f"v{suffix}", replace(ORIGIN, precision=precision))()
         assert isinstance(read_vectors(tmp_path / f"v{suffix}").vectors, np.memmap)
 
 
@@ -172,14 +189,18 @@ def test_chain_depends_on_order_and_on_where_texts_end() -> None:
 
 
 @ANY_SUFFIX
-def test_stopped_job_goes_on_and_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
-    job(tmp_path / f"whole{suffix}", settings={"chunk_texts": CHUNK})()
+@ANY_PRECISION
+def test_stopped_job_goes_on_and_gives_the_same_bytes(
+    tmp_path: Path, suffix: str, precision: str
+) -> None:
+    origin = replace(ORIGIN, precision=precision)
+    job(tmp_path / f"whole{suffix}", origin, settings={"chunk_texts": CHUNK})()
     path = tmp_path / f"v{suffix}"
-    stopped(path, settings={"chunk_texts": CHUNK})
+    stopped(path, origin=origin, settings={"chunk_texts": CHUNK})
     assert not path.exists()
     with (tmp_path / f"v{suffix}.partial").open("ab") as file:
         file.write(b"half a chunk, not in the state")
-    other_name = replace(ORIGIN, model="./a-much-longer-way/to-the-same-model")
+    other_name = replace(origin, model="./a-much-longer-way/to-the-same-model")
     writer = VectorWriter(path, other_name, settings={"chunk_texts": CHUNK})
     assert (writer.n_done, writer.n_kept) == (6, 6)
     writer.close()
@@ -194,16 +215,19 @@ def test_stopped_before_its_first_chunk_leaves_nothing(tmp_path: Path) -> None:
 
 
 @ANY_SUFFIX
-def test_append_adds_behind_the_rows_that_are_there(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"v{suffix}"
-    job(path)()
+@ANY_PRECISION
+def test_append_adds_behind_the_rows_that_are_there(
+    tmp_path: Path, suffix: str, precision: str
+) -> None:
+    path, origin = tmp_path / f"v{suffix}", replace(ORIGIN, precision=precision)
+    job(path, origin)()
     before = files(tmp_path)
-    stopped(path, append=True)
+    stopped(path, origin=origin, append=True)
     assert {name: files(tmp_path)[name] for name in before} == before
-    job(path, append=True)()
+    job(path, origin, append=True)()
     found = read_vectors(path)
-    np.testing.assert_array_equal(found.vectors, np.concatenate([ROWS, ROWS]))
-    assert found.origin == ORIGIN
+    np.testing.assert_array_equal(found.vectors, np.concatenate([stored(precision)] * 2))
+    assert found.origin == origin
     assert found.texts_sha256 == chain(NO_TEXTS, TEXTS + TEXTS)
     if suffix == ".jsonl":
         indices = [json.loads(line)["index"] for line in path.read_text().splitlines()]
@@ -287,6 +311,9 @@ def test_resuming_a_job_of_another_kind_is_refused(tmp_path: Path) -> None:
     model = replace(ORIGIN, fingerprint="cd" * 32)
     said = refusal(lambda: VectorWriter(path, model, settings={"batch_tokens": 64}))
     assert "other weights, tokenizer or recipe: fingerprint abababababab… there, cdcdcdc" in said
+    smaller = replace(ORIGIN, precision="int8")
+    said = refusal(lambda: VectorWriter(path, smaller, settings={"batch_tokens": 64}))
+    assert "another: precision 'float32' there, 'int8' here; --overwrite starts it again" in said
     said = refusal(lambda: VectorWriter(path, ORIGIN, append=True, settings={"batch_tokens": 64}))
     assert f"append False there, True here; remove {path}.partial to start it again" in said
 
@@ -377,6 +404,12 @@ def test_append_to_vectors_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert "holds vectors of another kind: prompt '' there, 'query: ' here; embed as it" in refusal(
         lambda: VectorWriter(path, OTHER, append=True)
     )
+    # The name of the model does not matter.
+    smaller = replace(ORIGIN, precision="binary", model="another name")
+    assert refusal(lambda: VectorWriter(path, smaller, append=True)) == (
+        f"{path}: holds vectors of another kind: precision 'float32' there, 'binary' here; embed "
+        "as it was made, or into another file"
+    )
     assert "was written without --with-text" in refusal(
         lambda: VectorWriter(path, ORIGIN, append=True, with_text=True)
     )
@@ -412,7 +445,7 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 def test_vectors_of_another_shape_are_a_mistake(tmp_path: Path) -> None:
     with VectorWriter(tmp_path / "v.npy", ORIGIN) as writer:
-        for rows, texts in ((ROWS, TEXTS[:3]), (ROWS[:, :2], TEXTS)):
+        for rows, texts in ((ROWS, TEXTS[:3]), (ROWS[:, :2], TEXTS), (stored("int8"), TEXTS)):
             with pytest.raises(ValueError, match="got vectors of shape"):
                 writer.append(rows, texts)
 
@@ -428,12 +461,16 @@ NPY = b"\x93NUMPY\x01\x00"
         ("v.npy", b"\x80\x04\x95 a pickle", "is no whole .npy file of numbers"),
         ("v.npy", NPY + b"\xff\xff{'descr'", "is no whole .npy file of numbers"),
         ("v.npy", NPY + b"\x04\x00[[[\n", "is no whole .npy file of numbers"),
-        ("v.npy", module._npy_header(9, 3), "is no whole .npy file of numbers"),
-        ("v.jsonl", b"\n", "line 1 holds no vector, expected an object whose 'embedding' is a"),
-        ("v.jsonl", b'{"embedding": [1, "x"]}', "line 1 holds no vector"),
-        ("v.jsonl", b'{"embedding": [1]}\n{"embedding": [1, 2]}', "line 2 holds no vector"),
-        ("v.jsonl", b'{"embedding": [NaN]}', "line 1 holds no vector"),
-        ("v.jsonl", b"[1, 2]", "line 1 holds no vector"),
+        ("v.npy", module._npy_header(9, 3, ROWS.dtype), "is no whole .npy file of numbers"),
+        (
+            "v.jsonl",
+            b"\n",
+            "line 1 holds no float32 vector, expected an object whose 'embedding' is a",
+        ),
+        ("v.jsonl", b'{"embedding": [1, "x"]}', "line 1 holds no float32 vector"),
+        ("v.jsonl", b'{"embedding": [1]}\n{"embedding": [1, 2]}', "line 2 holds no float32 vector"),
+        ("v.jsonl", b'{"embedding": [NaN]}', "line 1 holds no float32 vector"),
+        ("v.jsonl", b"[1, 2]", "line 1 holds no float32 vector"),
         ("v.safetensors", b"", "is no whole safetensors file"),
         ("v.safetensors", b"\xff" * 64, "is no whole safetensors file"),
         ("v.txt", b"", "has the suffix '.txt'"),
@@ -448,7 +485,7 @@ def test_torn_and_foreign_files_are_refused(
 
 def test_arrays_of_another_type_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "wide.npy", ROWS.astype(np.float64))
-    assert "holds float64 of shape (7, 3), expected float32 (rows, dim)" in refusal(
+    assert "holds float64 of shape (7, 3), expected float32, int8 or uint8 (rows, dim)" in refusal(
         lambda: read_vectors(tmp_path / "wide.npy")
     )
     np.save(tmp_path / "flat.npy", ROWS[0])
@@ -456,7 +493,9 @@ def test_arrays_of_another_type_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([{}, []], dtype=object), allow_pickle=True)
     assert "is no whole .npy file" in refusal(lambda: read_vectors(tmp_path / "objects.npy"))
     save_file({"embeddings": ROWS.astype(np.float16)}, tmp_path / "half.safetensors")
-    assert "holds F16, expected F32" in refusal(lambda: read_vectors(tmp_path / "half.safetensors"))
+    assert "holds F16, expected F32, I8 or U8" in refusal(
+        lambda: read_vectors(tmp_path / "half.safetensors")
+    )
     save_file({"weight": ROWS}, tmp_path / "other.safetensors")
     assert "holds the tensors ['weight'], expected one, 'embeddings'" in refusal(
         lambda: read_vectors(tmp_path / "other.safetensors")
@@ -471,6 +510,28 @@ def test_foreign_vectors_are_read_without_an_origin(tmp_path: Path) -> None:
         found = read_vectors(tmp_path / name)
         np.testing.assert_array_equal(found.vectors, ROWS)
         assert (found.origin, found.fingerprint) == (None, None)
+
+
+def test_files_without_a_precision_are_float32(tmp_path: Path) -> None:
+    for suffix in SUFFIXES:
+        job(tmp_path / f"v{suffix}")()
+        assert read_vectors(tmp_path / f"v{suffix}").origin == ORIGIN
+    told = json.loads((tmp_path / "v.jsonl.json").read_bytes())
+    assert "precision" not in told
+    for other in ("int8", "int4", 8):  # what is said is not what is there
+        (tmp_path / "v.npy.json").write_text(json.dumps({**told, "precision": other}))
+        assert read_vectors(tmp_path / "v.npy").origin is None
+
+
+@pytest.mark.parametrize("precision", ["int8", "binary"])
+def test_lines_that_hold_no_such_integers_are_refused(tmp_path: Path, precision: str) -> None:
+    path = tmp_path / "v.jsonl"
+    for numbers in ("[1, 2.5]", "[1, 256]", "[1, -129]", "[1, 1e300]", "[1, NaN]", "1", '["1"]'):
+        path.write_text(f'{{"embedding": [1, 2]}}\n{{"embedding": {numbers}}}\n')
+        facts = module._facts(replace(ORIGIN, precision=precision), NO_TEXTS, False)
+        module._write_sidecar(path, [{**facts, "sample_sha256": module._sample_sha256(path)}])
+        said = refusal(lambda: read_vectors(path))
+        assert f"line 2 holds no {stored(precision).dtype} vector, expected an object" in said
 
 
 # A full disk, at every call that could meet it.

@@ -9,11 +9,19 @@ import click
 
 from minibert.cli import StoppedError
 from minibert.cli.inputs import Bar, Reading, Source, input_options
-from minibert.cli.models import LongText, ModelChoice, Settings, model_options, settings_options
+from minibert.cli.models import (
+    LongText,
+    ModelChoice,
+    Precision,
+    Settings,
+    model_options,
+    settings_options,
+)
 from minibert.errors import DataError, MinibertError, TextError
 
 if TYPE_CHECKING:
     import minibert.embed
+    import minibert.precision
     import minibert.texts
     import minibert.vectors
 
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
     "--output", type=click.Path(path_type=Path), metavar="FILE", help=".npy, .safetensors or .jsonl"
 )
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
-@click.option("--append", is_flag=True, help="Add to an output that exists, of the same model.")
+@click.option("--append", is_flag=True, help="Add to an output that exists, of the same kind.")
 @click.option("--with-text", is_flag=True, help="Put each text beside its vector, in .jsonl.")
 @model_options
 @click.option(
@@ -37,6 +45,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--normalize/--no-normalize", default=None, help="Vectors of length 1. Default: as the model."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "int8", "binary"]),
+    default="float32",
+    show_default=True,
+    help="Of the vectors: int8 takes a quarter of the bytes, binary, their signs, a 32nd.",
 )
 @settings_options
 @click.option("--chunk-texts", type=click.IntRange(min=1), hidden=True)
@@ -56,6 +71,7 @@ def embed(
     offline: bool,
     prompt: str | None,
     normalize: bool | None,
+    precision: Precision,
     truncate_dim: int | None,
     long_text: LongText,
     batch_tokens: int | None,
@@ -71,7 +87,8 @@ def embed(
     Without --output it prints a JSON object a text: {"text": …, "embedding": […]}.
 
     \b
-    .npy         float32 (texts, dim), for numpy.load, memory-mapped if you like
+    .npy         float32 (texts, dim), for numpy.load, memory-mapped if you like;
+                 int8 (texts, dim) and uint8 (texts, dim / 8) with --precision
     .safetensors the same, as the tensor "embeddings"
     .jsonl       {"index": …, "embedding": […]} a line, and "text" with --with-text
 
@@ -99,6 +116,7 @@ def embed(
         prompt=prompt,
         normalize=normalize,
         truncate_dim=truncate_dim,
+        precision=precision,
         long_text=long_text,
         batch_tokens=batch_tokens,
     )
@@ -210,7 +228,7 @@ def _encode(
     embedder: "minibert.embed.Embedder",
     settings: Settings,
     chunk: list["minibert.texts.SourceText"],
-) -> "minibert.embed.Vectors":
+) -> "minibert.precision.Vectors":
     """The vectors of a chunk; a fault's index counts within it, so say where it begins."""
     try:
         return settings.encode(embedder, [item.text for item in chunk])

@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     import minibert.embed
+    import minibert.precision
     import minibert.vectors
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -15,6 +16,7 @@ DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])  # those of 
 ANY_DTYPE = click.Choice([*DTYPE.choices, "int16", "int8"])  # and those of `quantise`
 
 LongText = Literal["truncate", "windows", "error"]  # that of `embed`, which is slow to import
+Precision = Literal["float32", "int8", "binary"]  # that of `precision`, likewise
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -48,6 +50,7 @@ class Settings:
     prompt: str | None = None
     normalize: bool | None = None
     truncate_dim: int | None = None
+    precision: Precision = "float32"
     long_text: LongText = "truncate"
     batch_tokens: int | None = None
 
@@ -61,13 +64,14 @@ class Settings:
 
     def encode(
         self, embedder: "minibert.embed.Embedder", texts: Sequence[str]
-    ) -> "minibert.embed.Vectors":
+    ) -> "minibert.precision.Vectors":
         """The vectors of a list of texts, without a bar of their own."""
         return embedder.encode(
             list(texts),
             prompt=self.prompt,
             normalize_embeddings=self.normalize,
             truncate_dim=self.truncate_dim,
+            precision=self.precision,
             long_text=self.long_text,
             batch_tokens=self.batch_tokens,
             show_progress_bar=False,
@@ -90,6 +94,7 @@ class Settings:
             model=choice.name,
             dim=self.truncate_dim or embedder.dim,
             dtype=choice.dtype,
+            precision=self.precision,
             prompt=embedder.prompt_text(self.prompt),
             normalised=normalised,
             long_text=self.long_text,

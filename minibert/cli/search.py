@@ -82,7 +82,8 @@ def search(
     size. Of texts with equal scores the earlier comes first.
 
     With --vectors, the corpus is only read for its texts. The file must have been made of this very
-    corpus, with the same model and the same prompt, dtype and long-text as here.
+    corpus, with the same model and the same prompt, dtype and long-text as here. Its vectors may be
+    of any --precision, the query stays float32: of binary ones it is compared with the signs.
     """
     from minibert.vectors import read_vectors
 
@@ -95,6 +96,7 @@ def search(
         prompt=prompt,
         normalize=None if given is None or given.origin is None else given.origin.normalised,
         truncate_dim=truncate_dim,
+        precision="float32" if given is None else given.precision,
         long_text=long_text,
         batch_tokens=batch_tokens,
     )
@@ -184,13 +186,22 @@ def _search_vectors(
     trusted: bool,
 ) -> list[list[Hit]]:
     from minibert.embed import CHUNK_TEXTS
+    from minibert.precision import components, stored_width
     from minibert.vectors import NO_TEXTS, chain
 
     n_rows, width = given.vectors.shape
-    if n_rows and width != asked.shape[1]:
+    dim = asked.shape[1]
+    expected = stored_width(dim, given.vectors.dtype)
+    if n_rows and width != expected:
         raise DataError(
-            f"{given.path}: holds vectors of width {width}, expected {asked.shape[1]} as of the "
+            f"{given.path}: holds vectors of width {width}, expected {expected} as of the "
             "query; give --truncate-dim, or the model that made them"
+        )
+    if given.precision != "float32":
+        click.echo(
+            f"minibert: {given.path}: holds {given.precision} vectors; scores are their cosines "
+            "with the query in float32",
+            err=True,
         )
     best, done, digest = Best(asked, top), 0, NO_TEXTS
     with Bar(source, reading, what="searching") as bar:
@@ -198,7 +209,7 @@ def _search_vectors(
             rows = given.vectors[done : done + len(chunk)]
             done += len(chunk)
             if len(rows) == len(chunk):
-                best.add(rows, chunk)
+                best.add(components(rows, dim), chunk)
                 digest = chain(digest, (item.text for item in chunk))
             bar.advance(len(chunk))
     if done != n_rows:
