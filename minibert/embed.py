@@ -37,7 +37,7 @@ from minibert.weights import resolve
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from minibert.engine import Engine
+    from minibert.engine_choice import AnyEngine
 
 LongText = Literal["truncate", "windows", "error"]
 Vectors = NDArray[np.float32]
@@ -436,7 +436,7 @@ class Embedder:
         return self._pooled_without_skips(hidden, layout, sequences).cpu()
 
     def _pooled_by_kernels(
-        self, engine: "Engine", sequences: Sequence[tuple[Tokens, int]]
+        self, engine: "AnyEngine", sequences: Sequence[tuple[Tokens, int]]
     ) -> Float[Tensor, "sequences pooled"]:
         ids = _joined(sequences, np.int32)
         lengths = np.array([len(ids) for ids, _ in sequences], dtype=np.int32)

@@ -56,13 +56,11 @@ def blocks_of(lengths: Sequence[int], like: Tensor, *, asking: bool = False) -> 
         like: heads of the dtype, width and device that will be attended, `(…, dim)`.
         asking: one query a sequence, in place of all its tokens.
     """
-    # Not an inference tensor, even where it is made in that mode: a gradient may need it later.
-    with torch.inference_mode(False):
-        keys = torch.tensor(lengths)
-        queries = torch.ones_like(keys) if asking else keys
-        n_queries, n_keys = (_block(int(each.max()), like) for each in (queries, keys))
-        query_table = _table(queries, keys, n_queries).to(like.device)
-        key_table = _table(keys, queries, n_keys).to(like.device) if asking else query_table
+    keys = torch.tensor(lengths)
+    queries = torch.ones_like(keys) if asking else keys
+    n_queries, n_keys = (_block(int(each.max()), like) for each in (queries, keys))
+    query_table = _table(queries, keys, n_queries).to(like.device)
+    key_table = _table(keys, queries, n_keys).to(like.device) if asking else query_table
     return Blocks(query_table, key_table, n_queries, n_keys)
 
 
