@@ -208,6 +208,9 @@ def _sizes(q: Tensor, n_queries: int, n_keys: int) -> dict[str, Any]:
         "KEYS": n_keys,
         "WIDE": wide(q),
         "num_stages": 2,  # what is computed with, and what is fetched
+        # Products of float32 are no work for matrix units: what they gather fills the registers of
+        # four warps, and is spilled.
+        "num_warps": 4 if q.element_size() == 2 else 8,
     }
 
 
