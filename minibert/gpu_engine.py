@@ -35,7 +35,8 @@ def fuse(model: nn.Module) -> None:
     """Make a network, or a head's encoder, compute by the kernels from now on, in place.
 
     Parameters and their names stay, and so do gradients, autocast and dropout.  What the kernels do
-    not have is computed as before: padded attention, attention with dropout, other activations.
+    not have is computed as before: padded attention, attention with dropout or of heads wider than
+    128, other activations, linear maps of integers.
     """
     set_attention(model, attention)
     for module in list(model.modules()):
@@ -47,7 +48,7 @@ def fuse(model: nn.Module) -> None:
             assert isinstance(layer, Layer)
             layer.attention_norm = _fused(layer.attention_norm)
             layer.feed_forward_norm = _fused(layer.feed_forward_norm)
-            if tanh is not None:
+            if tanh is not None and isinstance(layer.feed_forward.up, nn.Linear):
                 feed_forward = FusedFeedForward(layer.feed_forward, tanh=tanh)
                 layer.add_module("feed_forward", feed_forward)
 
@@ -60,7 +61,7 @@ def attention(
     dropout: float = 0.0,
 ) -> Float[Tensor, "*queries heads head_dim"]:
     """`ops.attention`, of packed sequences in one call whatever their lengths are."""
-    if dropout or not isinstance(layout, Packed):
+    if dropout or not isinstance(layout, Packed) or q.shape[-1] > LARGEST_DIM:
         return ops.attention(q, k, v, layout, dropout)
     kept = _blocks.setdefault(layout, {})
     key = (q.device, q.dtype, q.shape[-1], asking := len(q) != len(k))

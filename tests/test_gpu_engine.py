@@ -35,10 +35,11 @@ TEXTS = ["cats purr", "dogs bark, and loudly"]
 
 def network(dtype: torch.dtype = torch.float32, **values: object) -> BertModel:
     """A small random one."""
-    config = BertConfig(
-        vocab_size=30, hidden_size=48, num_hidden_layers=2, num_attention_heads=3,
-        intermediate_size=40, max_position_embeddings=40, initializer_range=0.2, **values,
-    )  # fmt: skip
+    sizes = {
+        "vocab_size": 30, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3,
+        "intermediate_size": 40, "max_position_embeddings": 40, "initializer_range": 0.2,
+    }  # fmt: skip
+    config = BertConfig(**{**sizes, **values})
     return randomised(BertModel(config)).to(DEVICE, dtype).eval()
 
 
@@ -132,6 +133,26 @@ def test_dropout_of_attention_is_left_to_pytorch() -> None:
     ids, layout = torch.arange(9, device=DEVICE), Packed.from_lengths([4, 5], DEVICE)
     first, second = (model(ids, layout=layout).last_hidden_state for _ in range(2))
     assert not first.equal(second)
+
+
+@pytest.mark.parametrize(
+    ("values", "change"),
+    [
+        ({"hidden_act": "silu"}, lambda model: model),
+        ({"num_attention_heads": 1, "hidden_size": 136}, lambda model: model),
+        ({}, lambda model: quantise(model, "int8")),
+    ],
+    ids=["activation", "wide heads", "integers"],
+)
+def test_what_the_kernels_lack_is_left_to_pytorch(
+    values: dict[str, object], change: Callable[[BertModel], BertModel]
+) -> None:
+    model = change(network(**values))
+    ids, layout = torch.arange(9, device=DEVICE), Packed.from_lengths([4, 5], DEVICE)
+    with torch.no_grad():
+        expected = model(ids, layout=layout).last_hidden_state
+        got = fused(model)(ids, layout=layout).last_hidden_state
+    assert scaled_error(got, expected) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
