@@ -421,7 +421,7 @@ class Embedder:
         return out
 
     def _computed_at_once(
-        self, engine: "Engine | None", sequences: Sequence[tuple[Tokens, int]]
+        self, engine: "AnyEngine | None", sequences: Sequence[tuple[Tokens, int]]
     ) -> Float[Tensor, "sequences pooled"]:
         if engine is None:
             return self._pooled_by_pytorch(sequences)

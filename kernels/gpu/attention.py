@@ -7,8 +7,8 @@ queries, one over queries for that of keys and values, so that no two programs a
 
 Of a sequence of n tokens, 4 n operations for each number of q and of the context, that move once,
 and for those of k and v, that a second-level cache holds: below about 100 tokens the memory's rate
-bounds it, above it that of matrix products; with heads of 32 or less, exponentials.  Backward 10 n
-operations in five products, two of which are made twice.
+bounds it, above it that of matrix products; with heads of 32 or less, exponentials.  Backward 14 n,
+in seven products, of which two are made a second time.
 
 Source: Dao 2023, https://arxiv.org/abs/2307.08691; the online softmax of Milakov & Gimelshein 2018,
 https://arxiv.org/abs/1805.02867.
