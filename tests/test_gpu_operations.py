@@ -93,7 +93,7 @@ def test_attention_is_its_twin(
 
 
 @DTYPES
-@FEW
+@settings(max_examples=3)
 @given(lengths=LENGTHS | st.just([70, 3]), seed=SEEDS)
 def test_one_token_of_each_sequence_may_ask(
     dtype: torch.dtype, lengths: list[int], seed: int
@@ -114,6 +114,18 @@ def test_attention_survives_large_scores() -> None:
     out, log_sums = attention.attention(q, q, q, *blocks_of([3], q))
     torch.testing.assert_close(out, torch.stack([q[0], q[1], q.mean(0)]), atol=1e-4, rtol=0)
     assert log_sums.isfinite().all()
+
+
+def test_gradients_survive_scores_that_are_all_far_below_zero() -> None:
+    q = torch.full((3, 1, 16), 30.0, device=DEVICE, requires_grad=True)
+    v = torch.arange(48.0, device=DEVICE).view(3, 1, 16).requires_grad_()
+    out, _ = attention.attention(q, -q, v, *blocks_of([3], q))
+    of_q, of_v = torch.autograd.grad(out.sum(), [q, v])
+    # The logarithm of the sum is -5194, known to a 2000th: so much are probabilities off.
+    torch.testing.assert_close(of_v, torch.ones_like(v), atol=1e-3, rtol=0)
+    # As keys: values add up to 120, 376 and 632, so of each score it is -256/3, 0 or 256/3.
+    by_hand = torch.tensor([1920.0, 0.0, -1920.0], device=DEVICE).view(3, 1, 1).expand(3, 1, 16)
+    torch.testing.assert_close(of_q, by_hand, atol=4, rtol=0)
 
 
 def test_gradients_of_attention_are_the_same_each_time() -> None:
