@@ -131,6 +131,7 @@ def _open(place: Path) -> ctypes.CDLL:
     except OSError as error:
         raise KernelsUnavailableError(f"{place} cannot be loaded: {error}") from None
     library.minibert_instructions.restype = ctypes.c_char_p
+    library.minibert_has.restype = ctypes.c_bool
     pointer, number, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_long
     library.minibert_encode.argtypes = (pointer, pointer, number, number)
     library.minibert_linear.argtypes = (

@@ -13,7 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minibert.kernels.panels import LinearStructure, NormStructure, packed, structure_of
+from minibert.kernels.panels import (
+    LinearStructure,
+    NormStructure,
+    instructions_of,
+    number_of,
+    packed,
+    structure_of,
+)
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")  # by the numbers of `enum Activation`
 
@@ -31,7 +38,7 @@ class _Layer(ctypes.Structure):
 
 class _Network(ctypes.Structure):
     _fields_ = (
-        ("bits", ctypes.c_int), ("layers", ctypes.c_int), ("hidden", ctypes.c_int),
+        ("numbers", ctypes.c_int), ("layers", ctypes.c_int), ("hidden", ctypes.c_int),
         ("heads", ctypes.c_int), ("intermediate", ctypes.c_int), ("activation", ctypes.c_int),
         ("token", ctypes.c_void_p), ("token_type", ctypes.c_void_p),
         ("position", ctypes.c_void_p), ("norm", NormStructure), ("layer", ctypes.POINTER(_Layer)),
@@ -47,9 +54,9 @@ class _Batch(ctypes.Structure):
 
 
 class LinearWeights(NamedTuple):
-    """A linear map: of float32, or of integers that stand for `scale` times themselves."""
+    """A linear map: of floats, or of integers that stand for `scale` times themselves."""
 
-    weight: Tensor  # (outputs, inputs): float32, int16 or int8
+    weight: Tensor  # (outputs, inputs), of one of `panels.NUMBERS`
     bias: Tensor  # (outputs)
     scale: Tensor | None  # (outputs), of integers
 
@@ -76,7 +83,7 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class NetworkWeights:
-    """What an encoder has; tables and norms are float32."""
+    """What an encoder has; tables and norms are computed in float32."""
 
     token: Tensor
     token_type: Tensor
@@ -92,6 +99,8 @@ class Encoder:
 
     Many threads may call it at once.  A sequence's numbers do not depend on what else is computed,
     nor on the number of threads, to the last bit.
+
+    Raises: KernelsUnavailableError: there are no linear maps for the type of the weights.
     """
 
     def __init__(self, library: ctypes.CDLL, weights: NetworkWeights) -> None:
@@ -99,20 +108,20 @@ class Encoder:
         self._kept: list[object] = []  # what the structures point into
         first = weights.layers[0]
         self.hidden = first.output.weight.shape[0]
-        self.bits = 8 * first.qkv.weight.element_size()
+        self.dtype = first.qkv.weight.dtype  # of the weights of linear maps
         layers = (_Layer * len(weights.layers))(*map(self._layer, weights.layers))
         self._kept.append(layers)
         self._network = _Network(
-            self.bits, len(layers), self.hidden, weights.heads, first.up.weight.shape[0],
-            ACTIVATIONS.index(weights.activation), self._pointer(weights.token),
-            self._pointer(weights.token_type), self._pointer(weights.position),
-            self._norm(weights.norm), layers,
+            number_of(library, self.dtype), len(layers), self.hidden, weights.heads,
+            first.up.weight.shape[0], ACTIVATIONS.index(weights.activation),
+            self._pointer(weights.token), self._pointer(weights.token_type),
+            self._pointer(weights.position), self._norm(weights.norm), layers,
         )  # fmt: skip
 
     @property
     def instructions(self) -> str:
-        """Which instructions of the CPU it was compiled for."""
-        return self._library.minibert_instructions().decode()
+        """Which instructions of the CPU it computes by."""
+        return instructions_of(self._library, self.dtype)
 
     def run(
         self,
@@ -160,6 +169,6 @@ class Encoder:
         return NormStructure(self._pointer(norm.weight), self._pointer(norm.bias), norm.eps)
 
     def _pointer(self, tensor: Tensor) -> int:
-        tensor = tensor.detach().contiguous()
+        tensor = tensor.detach().float().contiguous()
         self._kept.append(tensor)
         return tensor.data_ptr()

@@ -9,7 +9,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from minibert.kernels.panels import NormStructure, Panels, structure_of
+from minibert.kernels.panels import NormStructure, Panels, number_of, structure_of
 
 _library: ctypes.CDLL | None = None
 
@@ -35,7 +35,7 @@ def _loaded() -> ctypes.CDLL:
 def linear(
     x: Tensor, weights: Tensor, bias: Tensor, scale: Tensor, sums: Tensor, outputs: int
 ) -> Tensor:
-    """x Wᵀ + b of packed weights (`Panels`): `ops.linear` of float32, else `QuantisedLinear`.
+    """x Wᵀ + b of packed weights (`Panels`): the form of `ops.py` for their numbers.
 
     Args:
         x: `(rows, inputs)`, float32.
@@ -47,8 +47,8 @@ def linear(
     structure = structure_of(library, panels)
     _checked(
         library.minibert_linear(
-            ctypes.byref(structure), 8 * weights.element_size(), x.data_ptr(), len(x), x.shape[1],
-            y.data_ptr(), outputs, torch.get_num_threads(),
+            ctypes.byref(structure), number_of(library, weights.dtype), x.data_ptr(), len(x),
+            x.shape[1], y.data_ptr(), outputs, torch.get_num_threads(),
         )
     )  # fmt: skip
     return y

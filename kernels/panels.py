@@ -6,6 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from minibert.kernels.build import KernelsUnavailableError
+
+# What linear maps compute with, by the numbers of `enum Numbers` in linear.h.
+NUMBERS = (torch.float32, torch.bfloat16, torch.int16, torch.int8)
+
 _GROUP = {32: 1, 16: 2, 8: 4}  # by bits of a weight: inputs that one multiplication takes
 
 
@@ -35,8 +40,24 @@ class Panels(NamedTuple):
     sums: Tensor  # of each output's weights, times its scale
 
 
+def number_of(library: ctypes.CDLL, dtype: torch.dtype) -> int:
+    """Which of `NUMBERS` a linear map of such weights computes with.
+
+    Raises: KernelsUnavailableError: this CPU cannot, or its system does not let it.
+    """
+    number = NUMBERS.index(dtype)
+    if not library.minibert_has(number):
+        raise KernelsUnavailableError("the kernels do not have a form for bfloat16 without AMX")
+    return number
+
+
+def instructions_of(library: ctypes.CDLL, dtype: torch.dtype) -> str:
+    """Which instructions of the CPU linear maps of such weights are computed by."""
+    return library.minibert_instructions(NUMBERS.index(dtype)).decode()
+
+
 def packed(library: ctypes.CDLL, weight: Tensor, bias: Tensor, scale: Tensor | None) -> Panels:
-    """Weights `(outputs, inputs)` of float32, int16 or int8 in panels, filled up with zeros."""
+    """Weights `(outputs, inputs)` of one of `NUMBERS` in panels, filled up with zeros."""
     weight, bias = weight.detach(), bias.detach()
     panel, block = library.minibert_panel(), library.minibert_block()
     group = _GROUP[8 * weight.element_size()]

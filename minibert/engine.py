@@ -31,6 +31,11 @@ _ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu",
 }  # fmt: skip
 
+_KINDS = {
+    torch.float32: "float32", torch.bfloat16: "bfloat16", torch.int16: "16-bit integers",
+    torch.int8: "8-bit integers",
+}  # fmt: skip
+
 
 def load_kernels(*, compile_kernels: bool = True) -> ctypes.CDLL:
     """The library of kernels in minibert's cache, compiled there if it is not and may be.
@@ -60,7 +65,7 @@ class Engine:
     @property
     def description(self) -> str:
         """What computes, for a line that says it."""
-        kind = {32: "float32", 16: "16-bit integers", 8: "8-bit integers"}[self._encoder.bits]
+        kind = _KINDS[self._encoder.dtype]
         return f"{kind} by kernels for {self._encoder.instructions}"
 
     def is_of(self, model: BertModel) -> bool:
@@ -108,7 +113,10 @@ def _lacking(model: BertModel) -> str | None:
     if token.device.type != "cpu":
         return f"a form for {token.device.type}"
     kinds = {linear.weight.dtype for layer in _layers(model) for linear in _maps(layer)}
-    if token.dtype != torch.float32 or len(kinds) != 1:
+    if token.dtype == torch.bfloat16 and kinds == {torch.bfloat16}:
+        if not torch.cpu._is_amx_tile_supported():
+            return "a form for bfloat16 on a CPU without AMX"
+    elif token.dtype != torch.float32 or len(kinds) != 1:
         return f"a form for {str(token.dtype).removeprefix('torch.')}"
     if model.config.hidden_act not in _ACTIVATIONS:
         return f"the activation {model.config.hidden_act}"

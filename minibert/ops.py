@@ -189,7 +189,7 @@ class _RoundedLinear(torch.autograd.Function):
         ctx.save_for_backward(rounded, weight)
         ctx.dtype = x.dtype
         with torch.autocast("cpu", enabled=False):
-            out = F.linear(rounded.float(), _rounded(weight), bias)
+            out = rounded_linear(rounded, weight, bias)
         return out.to(torch.bfloat16)
 
     @staticmethod
@@ -203,6 +203,15 @@ class _RoundedLinear(torch.autograd.Function):
             rows.T @ rounded.float().flatten(0, -2) if needs_weight else None,
             rows.sum(0) if needs_bias else None,
         )
+
+
+def rounded_linear(
+    x: Float[Tensor, "*tokens inputs"],
+    weight: Float[Tensor, "outputs inputs"],
+    bias: Float[Tensor, " outputs"] | None = None,
+) -> Float[Tensor, "*tokens outputs"]:
+    """x Wᵀ + b of inputs and weights that are rounded to bfloat16, in float32."""
+    return F.linear(_rounded(x), _rounded(weight), None if bias is None else bias.float())
 
 
 def _rounded(x: Tensor) -> Tensor:

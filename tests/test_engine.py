@@ -9,69 +9,26 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from random_networks import (
+    LENGTHS,
+    POSITIONS,
+    VOCAB,
+    array,
+    by_pytorch,
+    error,
+    ids_of,
+    in_float64,
+    network,
+)
+from torch import nn
 
 from minibert import BertModel, engine
-from minibert.config import BertConfig
 from minibert.engine import Engine
 from minibert.kernels import build
 from minibert.kernels.build import KernelsUnavailableError
-from minibert.layout import Packed
 from minibert.model import explicit_attention, set_attention
-from minibert.ops import QuantisedLinear
-from minibert.quantise import quantise
 
-VOCAB, POSITIONS = 60, 80
 DTYPES = ("float32", "int16", "int8")
-LENGTHS = st.lists(st.integers(1, POSITIONS), min_size=1, max_size=12)
-
-
-def network(dtype: str, *, seed: int = 0, **values: object) -> BertModel:
-    """Random, with biases and norms that are none of those that change nothing."""
-    torch.manual_seed(seed)
-    config = BertConfig.from_dict(
-        {
-            "vocab_size": VOCAB, "hidden_size": 48, "num_hidden_layers": 2,
-            "num_attention_heads": 3, "intermediate_size": 100,
-            "max_position_embeddings": POSITIONS, "type_vocab_size": 2, **values,
-        }
-    )  # fmt: skip
-    model = BertModel(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim == 1 else 0.15))
-    return model if dtype == "float32" else quantise(model, dtype)
-
-
-def ids_of(lengths: list[int], seed: int = 1) -> NDArray[np.int32]:
-    return np.random.default_rng(seed).integers(0, VOCAB, sum(lengths), dtype=np.int32)
-
-
-def array(lengths: list[int]) -> NDArray[np.int32]:
-    return np.array(lengths, dtype=np.int32)
-
-
-def by_pytorch(model: BertModel, ids: NDArray[np.int32], lengths: list[int]) -> Tensor:
-    with torch.no_grad():
-        layout = Packed.from_lengths(lengths)
-        return model(torch.from_numpy(ids).long(), layout=layout).last_hidden_state
-
-
-def in_float64(model: BertModel) -> BertModel:
-    """The same function of wider numbers: integers are multiplied exactly, and rounded nowhere."""
-    wide = BertModel(model.config).eval()
-    for name, child in model.named_modules():
-        if isinstance(child, QuantisedLinear):
-            parent, _, last = name.rpartition(".")
-            copy = QuantisedLinear(child.weight, child.scale, child.bias)
-            setattr(wide.get_submodule(parent), last, copy)
-    wide.load_state_dict(model.state_dict())
-    return wide.double()
-
-
-def error(got: Tensor, expected: Tensor) -> float:
-    return float((got.double() - expected.double()).norm() / expected.double().norm())
 
 
 @pytest.fixture(scope="module", params=DTYPES)
@@ -203,12 +160,15 @@ def test_hidden_states_of_zeros_are_no_division_by_zero(dtype: str) -> None:
     ("change", "told"),
     [
         (lambda model: model.double(), "a form for float64"),
-        (lambda model: model.bfloat16(), "a form for bfloat16"),
+        (lambda model: model.bfloat16(), "a form for bfloat16 on a CPU without AMX"),
         (lambda model: set_attention(model, explicit_attention), "an attention of one's own"),
         (lambda model: model.layers[1].register_forward_hook(print), "hooks"),
     ],
 )
-def test_what_the_kernels_lack_is_said(change: object, told: str) -> None:
+def test_what_the_kernels_lack_is_said(
+    change: object, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
     model = network("float32")
     change(model)  # type: ignore[operator]
     with pytest.raises(KernelsUnavailableError, match=told):

@@ -26,7 +26,7 @@ struct Layer {
 };
 
 struct Network {
-    int bits, layers, hidden, heads, intermediate, activation;
+    int numbers, layers, hidden, heads, intermediate, activation;
     const float *token, *token_type, *position;  // of the types the first is taken
     Norm norm;
     const Layer* layer;
@@ -61,6 +61,9 @@ struct Workspace {
         wide = rounded_up(std::max(layer.up.outputs, layer.down.inputs), LANES);
         fused = layer.qkv.outputs;
         const int wide_rows = std::min(tokens, WIDE_ROWS);
+        const auto narrow_bytes = [](long width, int rows) {
+            return sizeof(typename Kind::Input) * width * rounded_up(rows, tiles::ROWS);
+        };
         size_t size = 0;
         auto place = [&](size_t bytes) {
             const size_t here = size;
@@ -70,9 +73,8 @@ struct Workspace {
         const size_t row = 4l * hidden * tokens;
         const size_t places[] = {
             place(row), place(4l * fused * tokens), place(row), place(row),
-            place(4l * wide * wide_rows), place(sizeof(typename Kind::Input) * hidden * tokens),
-            place(sizeof(typename Kind::Input) * wide * wide_rows), place(4l * tokens),
-            place(4l * tokens)};
+            place(4l * wide * wide_rows), place(narrow_bytes(hidden, tokens)),
+            place(narrow_bytes(wide, wide_rows)), place(4l * tokens), place(4l * tokens)};
         char* memory = scratch.at_least(size);
         x = (float*)(memory + places[0]);
         qkv = (float*)(memory + places[1]);
@@ -94,6 +96,7 @@ class Encoder {
         : net_(network), batch_(batch), space_(space), member_(member), scratch_(scratch) {}
 
     void run() {
+        const tiles::InUse in_use(Kind::BY_TILES);
         embed_tokens();
         for (int i = 0; i < net_.layers; ++i) layer(net_.layer[i]);
         write();
@@ -206,7 +209,7 @@ class Encoder {
             widen([](Floats value) { return larger(value, all(0.0f)); });
         else if (net_.activation == GELU_TANH)
             widen([](Floats value) { return gelu_tanh(value); });
-        else if constexpr (std::is_same<Kind, Int8>::value)
+        else if constexpr (std::is_same<Kind, Int8>::value || std::is_same<Kind, Bfloat16>::value)
             widen([](Floats value) { return rough_gelu(value); });
         else
             widen([](Floats value) { return gelu(value); });

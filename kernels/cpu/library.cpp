@@ -1,6 +1,8 @@
 // What the library offers, by C's calling convention: the encoder, and the kernels one by one.
 // Functions return 0, or 1 where memory is short: what they were to write then means nothing.
 
+#include <string>
+
 #include "encoder.h"
 
 using namespace minibert;
@@ -26,6 +28,7 @@ int linear_of(const Linear& map, const float* x, long rows, int inputs, float* y
     constexpr int AT_ONCE = 64;
     const int stride = rounded_up(inputs, BLOCK);
     return in_parallel((rows + AT_ONCE - 1) / AT_ONCE, threads, [&](int block) {
+        const tiles::InUse in_use(Kind::BY_TILES);
         thread_local Scratch narrow_memory, wide_memory;
         const int first = block * AT_ONCE, count = std::min<long>(AT_ONCE, rows - first);
         float* sums = (float*)wide_memory.at_least(4l * AT_ONCE * (map.outputs + 2));
@@ -50,6 +53,16 @@ int linear_of(const Linear& map, const float* x, long rows, int inputs, float* y
     });
 }
 
+// task of the kind of linear maps that compute with such numbers.
+template <class Task>
+int with_kind(int numbers, const Task& task) {
+    if constexpr (tiles::COMPILED)
+        if (numbers == BFLOAT16) return task(Bfloat16());
+    if (numbers == INT16) return task(Int16());
+    if (numbers == INT8) return task(Int8());
+    return task(Float32());
+}
+
 }  // namespace
 
 extern "C" {
@@ -57,36 +70,43 @@ extern "C" {
 int minibert_panel() { return PANEL; }
 int minibert_block() { return BLOCK; }
 
-const char* minibert_instructions() {
+// Whether there are kernels here for linear maps of such numbers.
+bool minibert_has(int numbers) { return numbers != BFLOAT16 || tiles::usable(); }
+
+// What they are computed by.
+const char* minibert_instructions(int numbers) {
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
-    return "AVX-512 VNNI";
+    static const std::string vectors = "AVX-512 VNNI";
 #elif defined(__AVX512BW__)
-    return "AVX-512";
+    static const std::string vectors = "AVX-512";
 #elif defined(__AVXVNNI__)
-    return "AVX-VNNI";
+    static const std::string vectors = "AVX-VNNI";
 #elif defined(__AVX2__)
-    return "AVX2";
+    static const std::string vectors = "AVX2";
 #else
-    return "no vector instructions by name";
+    static const std::string vectors = "no vector instructions by name";
 #endif
+    static const std::string tiles_too = std::string(tiles::NAME) + " and " + vectors;
+    const bool by_tiles = (numbers == INT8 || numbers == BFLOAT16) && tiles::usable();
+    return (by_tiles ? tiles_too : vectors).c_str();
 }
 
 int minibert_encode(const Network* network, const Batch* batch, int budget, int threads) {
     try {
-        if (network->bits == 8) return !encode<Int8>(*network, *batch, budget, threads);
-        if (network->bits == 16) return !encode<Int16>(*network, *batch, budget, threads);
-        return !encode<Float32>(*network, *batch, budget, threads);
+        return with_kind(network->numbers, [&](auto kind) {
+            return !encode<decltype(kind)>(*network, *batch, budget, threads);
+        });
     } catch (const std::bad_alloc&) {
         return 1;
     }
 }
 
 // y (rows, outputs) = x (rows, inputs) Wᵀ + b
-int minibert_linear(const Linear* map, int bits, const float* x, long rows, int inputs, float* y,
+int minibert_linear(const Linear* map, int numbers, const float* x, long rows, int inputs, float* y,
                     int outputs, int threads) {
-    if (bits == 8) return linear_of<Int8>(*map, x, rows, inputs, y, outputs, threads);
-    if (bits == 16) return linear_of<Int16>(*map, x, rows, inputs, y, outputs, threads);
-    return linear_of<Float32>(*map, x, rows, inputs, y, outputs, threads);
+    return with_kind(numbers, [&](auto kind) {
+        return linear_of<decltype(kind)>(*map, x, rows, inputs, y, outputs, threads);
+    });
 }
 
 // q, k, v and out (tokens, heads, dim), sequences one after the other; products of 32 or 16 bits

@@ -1,4 +1,4 @@
-// y = x Wᵀ + b for rows of x, in float32, 16-bit or 8-bit integers, with what follows it.
+// y = x Wᵀ + b for rows of x, in float32, bfloat16, 16-bit or 8-bit integers, with what follows it.
 //
 // Weights lie in panels of PANEL outputs, all inputs of a panel one after the other, in the order in
 // which they are read.  A tile of up to ROWS rows and one panel of outputs is summed up in registers;
@@ -12,6 +12,12 @@
 //     8 bits:  x ≈ s_row (q - zero_row), q unsigned;  W ≈ s_out w
 //              y = s_out (s_row Σ q w - s_row zero_row Σ w) + b
 //     16 bits: x ≈ s_row q, q signed; sums of BLOCK inputs fit 32 bits, blocks are added in float32.
+//
+// Matrices on tiles: 16 groups of inputs by 16 outputs of a panel are a tile as they lie there.  A
+// block of 32 rows by a panel of 48 outputs has its sums in six tiles; for six products, of 16 cycles
+// each, it loads 2 tiles of inputs and 5 of weights, of 8 cycles each: the bound is the rate of the
+// products, and after a short row of inputs that of the vector units, which turn sums into outputs
+// meanwhile.
 #pragma once
 
 #include <algorithm>
@@ -20,6 +26,7 @@
 #include "parts.h"
 #include "simd.h"
 #include "team.h"
+#include "tiles.h"
 
 namespace minibert {
 
@@ -33,9 +40,13 @@ constexpr int PANEL_VECTORS = 2;
 constexpr int PANEL = PANEL_VECTORS * LANES;
 constexpr int BLOCK = 128;  // inputs that are summed up as 16-bit integers
 
+// What a linear map computes with.
+enum Numbers { FLOAT32, BFLOAT16, INT16, INT8 };
+
 // How a linear map is computed, and how its inputs and weights lie in memory.
 struct Float32 {
     typedef float Input;
+    static constexpr bool BY_VECTORS = true, BY_TILES = false;
     static constexpr int GROUP = 1;  // inputs that one multiplication takes of each output
     typedef Floats Sum;
     static MINIBERT_INLINE Floats weights(const void* from) { return load((const float*)from); }
@@ -58,6 +69,7 @@ struct Integers {
 
 struct Int16 : Integers {
     typedef int16_t Input;
+    static constexpr bool BY_VECTORS = true, BY_TILES = false;
     static constexpr int GROUP = 2;
     static MINIBERT_INLINE Ints multiply_add(Ints sum, Ints x, Ints w) {
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
@@ -74,6 +86,9 @@ struct Int16 : Integers {
 
 struct Int8 : Integers {
     typedef uint8_t Input;
+    static constexpr bool BY_VECTORS = true, BY_TILES = tiles::COMPILED;
+    template <int sum>
+    static MINIBERT_INLINE void multiply_tiles() { tiles::multiply_bytes<sum>(); }
     static constexpr int GROUP = 4;
     static MINIBERT_INLINE Ints multiply_add(Ints sum, Ints x, Ints w) {
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
@@ -94,6 +109,17 @@ struct Int8 : Integers {
         return sum;
 #endif
     }
+};
+
+// Inputs are rounded to bfloat16, sums are float32.  By vectors it would be slower than float32.
+struct Bfloat16 {
+    typedef uint16_t Input;
+    static constexpr bool BY_VECTORS = false, BY_TILES = tiles::COMPILED;
+    static constexpr int GROUP = 2;
+    typedef Floats Sum;
+    static MINIBERT_INLINE Floats value(Floats sum) { return sum; }
+    template <int sum>
+    static MINIBERT_INLINE void multiply_tiles() { tiles::multiply_bfloat16<sum>(); }
 };
 
 // A linear map; `outputs` and `inputs` are rounded up to PANEL and to BLOCK, with zeros.
@@ -153,10 +179,22 @@ MINIBERT_INLINE void tile(const typename Kind::Input* x, long stride, const char
 template <class Kind>
 MINIBERT_INLINE Floats finished(Floats sum, const Linear& linear, int column, float scale, float zero) {
     const Floats bias = load(linear.bias + column);
-    if constexpr (std::is_same<Kind, Float32>::value) return sum + bias;
+    if constexpr (std::is_same<typename Kind::Sum, Floats>::value) return sum + bias;
     if constexpr (std::is_same<Kind, Int16>::value)
         return sum * scale * load(linear.scale + column) + bias;
     return sum * scale * load(linear.scale + column) - scale * zero * load(linear.sums + column) + bias;
+}
+
+// One row's outputs of a panel, of their sums of products.
+template <class Kind, class Then>
+MINIBERT_INLINE void write_row(const Rows<Kind>& x, int row, const Linear& linear, int number,
+                               const Floats (&sums)[PANEL_VECTORS], float* y, Then then) {
+    const float scale = x.scale ? x.scale[row] : 1, zero = x.zero ? x.zero[row] : 0;
+#pragma GCC unroll 4
+    for (int v = 0; v < PANEL_VECTORS; ++v) {
+        const int column = number * PANEL + v * LANES;
+        store(y + column, then(finished<Kind>(sums[v], linear, column, scale, zero)));
+    }
 }
 
 template <class Kind, int count, class Then>
@@ -166,28 +204,116 @@ MINIBERT_INLINE void tile_of_rows(const Rows<Kind>& x, int row, const Linear& li
     Floats out[count][PANEL_VECTORS] = {};
     tile<Kind, count>(x.values + row * x.stride, x.stride,
                       (const char*)linear.weights + number * bytes, linear.inputs, out);
-    for (int i = 0; i < count; ++i) {
-        const float scale = x.scale ? x.scale[row + i] : 1, zero = x.zero ? x.zero[row + i] : 0;
-#pragma GCC unroll 4
-        for (int v = 0; v < PANEL_VECTORS; ++v) {
-            const int column = number * PANEL + v * LANES;
-            const Floats value = finished<Kind>(out[i][v], linear, column, scale, zero);
-            store(y + (row + i) * stride + column, then(value));
+    for (int i = 0; i < count; ++i)
+        write_row(x, row + i, linear, number, out[i], y + (row + i) * stride, then);
+}
+
+// ---- matrices on tiles
+
+static_assert(PANEL % tiles::ROWS == 0 || !tiles::COMPILED);
+constexpr int TILES = (PANEL + tiles::ROWS - 1) / tiles::ROWS;  // side by side in a panel
+constexpr int BLOCK_TILES = tiles::SUMS / TILES;  // one upon the other in a block of rows
+constexpr int BLOCK_ROWS = BLOCK_TILES * tiles::ROWS;
+constexpr int WEIGHTS_STEP = tiles::ROWS * 4 * PANEL;  // bytes of a panel that are multiplied at once
+
+// The sums of products of up to BLOCK_ROWS rows by a panel.
+template <class Kind>
+using BlockSums = typename Kind::Sum[BLOCK_ROWS][PANEL_VECTORS];
+
+// The sums of `high` tiles of rows by one panel; meanwhile(step) is done between the products.
+template <class Kind, int high, class Meanwhile>
+MINIBERT_INLINE void block(const char* rows, long stride, const char* panel, int steps,
+                           BlockSums<Kind>& sums, Meanwhile meanwhile) {
+    for_each<high * TILES>([](auto sum) { tiles::zero<sum>(); });
+    for (int step = 0; step < steps; ++step, rows += tiles::BYTES, panel += WEIGHTS_STEP) {
+        for_each<high>([&](auto i) {
+            tiles::load_inputs(rows + i * tiles::ROWS * stride, stride);
+            for_each<TILES>([&](auto j) {
+                // There and back, so that the weights that were loaded last are used twice.
+                constexpr int from = decltype(i)::value, turn = decltype(j)::value;
+                constexpr int column = from % 2 ? TILES - 1 - turn : turn;
+                if (from == 0 || turn > 0) tiles::load_weights(panel + column * tiles::BYTES, 4 * PANEL);
+                Kind::template multiply_tiles<from * TILES + column>();
+            });
+        });
+        meanwhile(step);
+    }
+    for_each<high * TILES>([&](auto sum) {
+        tiles::store<sum>((char*)sums[sum / TILES * tiles::ROWS] + sum % TILES * tiles::BYTES, 4 * PANEL);
+    });
+}
+
+// The rows of a block are written while the products of the next block are under way: products and
+// what turns their sums into outputs take different units of the processor, and as long.
+template <class Kind, class Then>
+void linear_by_tiles(const Rows<Kind>& x, int first, int last, const Linear& linear, int panel,
+                     int last_panel, float* y, long stride, Then then) {
+    const int steps = linear.inputs / (tiles::ROWS * Kind::GROUP);
+    const long input_stride = x.stride * (long)sizeof(typename Kind::Input);
+    alignas(64) BlockSums<Kind> sums[2];
+    struct {
+        int row, rows, panel;
+        const BlockSums<Kind>* sums;
+    } ready = {first, 0, panel, sums};
+    const auto write = [&](int from, int to) {
+        for (int i = from; i < std::min(to, ready.rows); ++i) {
+            Floats values[PANEL_VECTORS];
+            for (int v = 0; v < PANEL_VECTORS; ++v) values[v] = Kind::value((*ready.sums)[i][v]);
+            const int row = ready.row + i;
+            write_row(x, row, linear, ready.panel, values, y + row * stride, then);
+        }
+    };
+    int turn = 0;
+    __asm__ volatile("" ::: "memory");  // GCC does not know that tiles read what was stored before
+    for (; panel < last_panel; ++panel) {
+        const char* weights = (const char*)linear.weights + (long)panel * steps * WEIGHTS_STEP;
+        for (int row = first; row < last; row += BLOCK_ROWS, turn ^= 1) {
+            const int share = (ready.rows + steps - 1) / steps;
+            const auto meanwhile = [&](int step) {
+                if (row == first)
+                    for (int i = 0; i < WEIGHTS_STEP; i += 64)
+                        __builtin_prefetch(weights + (step + 2) * WEIGHTS_STEP + i);
+                write(step * share, (step + 1) * share);
+            };
+            const char* rows = (const char*)x.values + row * input_stride;
+            const int count = std::min(BLOCK_ROWS, last - row);
+            with_size<BLOCK_TILES>((count + tiles::ROWS - 1) / tiles::ROWS, 0, [&](int, auto high) {
+                block<Kind, high>(rows, input_stride, weights, steps, sums[turn], meanwhile);
+            });
+            ready = {row, count, panel, &sums[turn]};
         }
     }
+    write(0, ready.rows);
 }
 
 // y[row] = then(x[row] Wᵀ + b) for rows [first, last) and the panels [panel, last_panel).
+// By tiles it reads on to the end of the last 16 rows.
 template <class Kind, class Then>
 void linear(const Rows<Kind>& x, int first, int last, const Linear& linear, int panel,
             int last_panel, float* y, long stride, Then then) {
-    for (; panel < last_panel; ++panel)
-        in_even_parts<ROWS>(last - first, [&](int row, auto count) {
-            tile_of_rows<Kind, count>(x, first + row, linear, panel, y, stride, then);
-        });
+    if constexpr (Kind::BY_TILES)
+        if (!Kind::BY_VECTORS || tiles::usable())
+            return linear_by_tiles(x, first, last, linear, panel, last_panel, y, stride, then);
+    if constexpr (Kind::BY_VECTORS)
+        for (; panel < last_panel; ++panel)
+            in_even_parts<ROWS>(last - first, [&](int row, auto count) {
+                tile_of_rows<Kind, count>(x, first + row, linear, panel, y, stride, then);
+            });
 }
 
 // ---- quantising rows
+
+// To the nearest that bfloat16 has, halves to even.
+inline void quantise(const float* x, int count, int stride, uint16_t* q, float*, float*) {
+    typedef uint16_t Shorts __attribute__((vector_size(2 * LANES)));
+    for (int i = 0; i < stride; i += LANES) {
+        const int left = count - i;
+        const Floats value = left >= LANES ? load(x + i) : left > 0 ? load_some(x + i, left) : all(0.0f);
+        const Ints bits = (Ints)value;
+        const Shorts narrow = __builtin_convertvector((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, Shorts);
+        std::memcpy(q + i, &narrow, sizeof narrow);
+    }
+}
 
 // x ≈ scale * q with |q| <= 16383: half of what 16 bits hold, so that sums fit 32.
 inline void quantise(const float* x, int count, int stride, int16_t* q, float* scale, float*) {

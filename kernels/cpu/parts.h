@@ -2,6 +2,7 @@
 #pragma once
 
 #include <type_traits>
+#include <utility>
 
 #include "simd.h"
 
@@ -17,6 +18,16 @@ MINIBERT_INLINE void with_size(int size, int first, const Task& task) {
         else
             with_size<most - 1>(size, first, task);
     }
+}
+
+// task of each number below `count`.
+template <class Task, int... number>
+MINIBERT_INLINE void for_each(std::integer_sequence<int, number...>, const Task& task) {
+    (task(std::integral_constant<int, number>()), ...);
+}
+template <int count, class Task>
+MINIBERT_INLINE void for_each(const Task& task) {
+    for_each(std::make_integer_sequence<int, count>(), task);
 }
 
 // task(first, size) for parts of at most `most` of `count` things, as even as can be: of 9 things in

@@ -54,7 +54,15 @@ MINIBERT_INLINE Floats larger(Floats a, Floats b) {
 #endif
 }
 MINIBERT_INLINE Ints larger(Ints a, Ints b) { return a > b ? a : b; }
-MINIBERT_INLINE Floats smaller(Floats a, Floats b) { return -larger(-a, -b); }
+MINIBERT_INLINE Floats smaller(Floats a, Floats b) {
+#if defined(MINIBERT_AVX512)
+    return (Floats)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (Floats)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return a < b ? a : b;
+#endif
+}
 
 // The lanes that a shuffle takes, as a constant: GCC would put together a vector of them anew.
 struct alignas(4 * LANES) Lanes {
@@ -160,7 +168,7 @@ MINIBERT_INLINE Floats gelu(Floats x) {
     return gelu(x, 5.4f, P, Q);
 }
 
-// To 2e-5 of Φ: what eight bits can tell apart is coarser by far.
+// To 2e-5 of Φ: what integers of eight bits, or bfloat16, can tell apart is coarser by far.
 MINIBERT_INLINE Floats rough_gelu(Floats x) {
     constexpr float P[] = {0.398832146f, 0.0364622406f, 0.00195866221f, -2.05987336e-05f};
     constexpr float Q[] = {1, 0.257066624f, 0.023759143f};

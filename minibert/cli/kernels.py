@@ -13,8 +13,11 @@ def kernels() -> None:
     works without them, slower; MINIBERT_ENGINE=pytorch does without them too.
     """
     try:
+        import torch
+
         from minibert.engine import load_kernels
         from minibert.kernels.build import KernelsUnavailableError
+        from minibert.kernels.panels import instructions_of
     except ImportError:
         raise EngineError("minibert.kernels is not installed; install minibert anew") from None
 
@@ -24,4 +27,5 @@ def kernels() -> None:
         raise EngineError(
             f"{error}; until then PyTorch computes, at about half the speed"
         ) from None
-    click.echo(f"kernels for {library.minibert_instructions().decode()}: {library._name}")
+    # Of all that are used: those of 8-bit integers.
+    click.echo(f"kernels for {instructions_of(library, torch.int8)}: {library._name}")
