@@ -45,7 +45,7 @@ from minibert.weights import resolve
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from minibert.engine import Engine
+    from minibert.engine_choice import AnyEngine
 
 LongText = Literal["truncate", "windows", "error"]
 Tokens = tuple[int, ...]
@@ -444,7 +444,7 @@ class Embedder:
         return out
 
     def _computed_at_once(
-        self, engine: "Engine | None", sequences: Sequence[tuple[Tokens, int]]
+        self, engine: "AnyEngine | None", sequences: Sequence[tuple[Tokens, int]]
     ) -> Float[Tensor, "sequences pooled"]:
         if engine is None:
             return self._pooled_by_pytorch(sequences)
@@ -459,7 +459,7 @@ class Embedder:
         return self._pooled_without_skips(hidden, layout, sequences).cpu()
 
     def _pooled_by_kernels(
-        self, engine: "Engine", sequences: Sequence[tuple[Tokens, int]]
+        self, engine: "AnyEngine", sequences: Sequence[tuple[Tokens, int]]
     ) -> Float[Tensor, "sequences pooled"]:
         ids = _joined(sequences, np.int32)
         lengths = np.array([len(ids) for ids, _ in sequences], dtype=np.int32)

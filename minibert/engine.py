@@ -1,7 +1,8 @@
 """A network on hand-written kernels: what `BertModel` computes for packed sequences, faster.
 
-The kernels (`kernels/`) are compiled once for the CPU at hand.  Where they cannot be, or a network
-has something that they lack, `minibert` computes with plain PyTorch: the same results, slower.
+The kernels (`kernels/cpu/`) are compiled once for the CPU at hand; those for GPUs are used by
+`gpu_engine.py`.  Where there can be none, or a network has something that they lack, `minibert`
+computes with plain PyTorch: the same results, slower.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minibert import ops
+from minibert.config import BertConfig
 from minibert.kernels import build
 from minibert.kernels.build import KernelsUnavailableError
 from minibert.kernels.encoder import (
@@ -77,7 +79,7 @@ class Engine:
 
         Raises: ValueError for ids outside the vocabulary, or lengths that do not fit.
         """
-        self._check(ids, lengths)
+        check_batch(self._config, ids, lengths)
         return self._encoder.run(
             ids, lengths, skips=skips, pooled=True, threads=torch.get_num_threads()
         )
@@ -86,19 +88,23 @@ class Engine:
         self, ids: NDArray[np.int32], lengths: NDArray[np.int32]
     ) -> Float[Tensor, "tokens hidden"]:
         """Each token's last hidden state; refuses what `mean` refuses."""
-        self._check(ids, lengths)
+        check_batch(self._config, ids, lengths)
         return self._encoder.run(ids, lengths, pooled=False, threads=torch.get_num_threads())
 
-    def _check(self, ids: NDArray[np.int32], lengths: NDArray[np.int32]) -> None:
-        # The kernels trust what they get: a wrong id would read memory of something else.
-        vocab_size, longest = self._config.vocab_size, self._config.max_position_embeddings
-        if ids.size == 0 or ids.min() < 0 or ids.max() >= vocab_size:
-            raise ValueError(f"got ids outside of 0 to {vocab_size - 1}, or none")
-        if lengths.min() < 1 or lengths.max() > longest or lengths.sum() != ids.size:
-            raise ValueError(
-                f"got lengths {lengths.min()} to {lengths.max()} of {ids.size} ids, expected 1 to "
-                f"{longest}, as many as there are ids in all"
-            )
+
+def check_batch(config: BertConfig, ids: NDArray[np.int32], lengths: NDArray[np.int32]) -> None:
+    """Refuse, with a ValueError, ids outside the vocabulary and lengths that do not fit them.
+
+    The kernels trust what they get: a wrong id would read memory of something else.
+    """
+    vocab_size, longest = config.vocab_size, config.max_position_embeddings
+    if ids.size == 0 or ids.min() < 0 or ids.max() >= vocab_size:
+        raise ValueError(f"got ids outside of 0 to {vocab_size - 1}, or none")
+    if lengths.min() < 1 or lengths.max() > longest or lengths.sum() != ids.size:
+        raise ValueError(
+            f"got lengths {lengths.min()} to {lengths.max()} of {ids.size} ids, expected 1 to "
+            f"{longest}, as many as there are ids in all"
+        )
 
 
 def _lacking(model: BertModel) -> str | None:
@@ -114,6 +120,11 @@ def _lacking(model: BertModel) -> str | None:
         return f"a form for {str(token.dtype).removeprefix('torch.')}"
     if model.config.hidden_act not in _ACTIVATIONS:
         return f"the activation {model.config.hidden_act}"
+    return of_ones_own(model)
+
+
+def of_ones_own(model: BertModel) -> str | None:
+    """What someone has put into a network that kernels would pass over, or None."""
     if any(layer.attention.attend is not ops.attention for layer in _layers(model)):
         return "an attention of one's own"
     if any(each._forward_hooks or each._forward_pre_hooks for each in model.modules()):

@@ -13,6 +13,9 @@ from minibert.quantise import BITS
 
 if TYPE_CHECKING:
     from minibert.engine import Engine
+    from minibert.gpu_engine import GpuEngine
+
+    AnyEngine = Engine | GpuEngine
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ class Engines:
             str(model.embeddings.token.weight.dtype).removeprefix("torch."),
         )
         self._is_of_integers = self._dtype in BITS
-        self._engine: Engine | None = None
+        self._engine: AnyEngine | None = None
         self._why_not = "" if choice != "pytorch" else "as asked"
         self._seen_tokens = 0
         self._settled = False
@@ -73,7 +76,7 @@ class Engines:
             self._settled = True
         return self._engine is not None
 
-    def for_tokens(self, n_tokens: int) -> "Engine | None":
+    def for_tokens(self, n_tokens: int) -> "AnyEngine | None":
         """The kernels, for so many tokens that are next; None for PyTorch.
 
         Raises: EngineError where kernels were asked for, and there can be none.
@@ -89,16 +92,25 @@ class Engines:
             self._engine = self._made(asked or n_tokens >= TOKENS_TO_COMPILE)
         return self._engine
 
-    def _made(self, compile_kernels: bool) -> "Engine | None":
+    def _made(self, compile_kernels: bool) -> "AnyEngine | None":
+        on_gpu = _is_on_gpu(self._model)
+        if on_gpu and self.reproducible:
+            self._refuse("on a GPU a text's last bits hang on what is embedded with it")
+            return None
         try:
             # Here: who embeds a sentence or two does without, and the import is felt at start-up.
             from minibert.engine import Engine
             from minibert.kernels.build import KernelsUnavailableError
-        except ImportError:
-            self._refuse("minibert.kernels is not installed")
+
+            if on_gpu:
+                from minibert.gpu_engine import GpuEngine
+        except ImportError as error:
+            advice = ": pip install 'minibert[gpu]'" if error.name == "triton" else ""
+            self._refuse(f"{error.name} is not installed{advice}")
             return None
+        kind = GpuEngine if on_gpu else Engine
         try:
-            return Engine(self._model, compile_kernels=compile_kernels)
+            return kind(self._model, compile_kernels=compile_kernels)
         except KernelsUnavailableError as error:
             self._refuse(str(error))
             return None
@@ -109,6 +121,10 @@ class Engines:
         if self._is_of_integers and not self._why_not:
             _log.warning("integers are computed by PyTorch, slower than float32: %s", why)
         self._why_not = why
+
+
+def _is_on_gpu(model: BertModel) -> bool:
+    return model.embeddings.token.weight.is_cuda
 
 
 def _integers(module: nn.Module) -> str:

@@ -359,6 +359,17 @@ def add_norm(
     return F.layer_norm(x, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps).to(weight.dtype)
 
 
+def bias_gelu(
+    x: Float[Tensor, "*tokens width"], bias: Float[Tensor, " width"], name: str
+) -> Float[Tensor, "*tokens width"]:
+    """GELU of x + bias in the dtype of x; in half precision rounded once, at the end, as sums are.
+
+    Args:
+        name: which of `ACTIVATIONS`.
+    """
+    return ACTIVATIONS[name](add((x, bias))).to(x.dtype)
+
+
 def add(terms: Sequence[Tensor]) -> Tensor:
     """The sum from left to right, on which its last bit depends; in float32 or wider."""
     total = terms[0].float() if terms[0].dtype in _HALVES else terms[0]

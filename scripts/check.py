@@ -27,7 +27,7 @@ print("the installed wheel embeds", vectors.shape)
 
 
 def main() -> None:
-    python = ensure(".venv", {"test", "dev", "train", "tune", "export"})
+    python = ensure(".venv", {"test", "dev", "train", "tune", "export", "gpu"})
     say("linting")
     run(python, "-m", "ruff", "check")
     run(python, "-m", "ruff", "format", "--check")

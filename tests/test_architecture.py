@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
     "errors", "columns", "files", "pages", "config", "machine", "layout", "ops", "quantise",
     "pooling", "sources", "weights", "tensor_files", "checkpoint", "model", "heads", "engine",
-    "engine_choice", "tokenizer_files", "tokenizer", "recipe", "precision", "embed", "vectors",
-    "lines", "texts", "prediction", "parity", "export", "doctor", "training", "cli",
+    "gpu_engine", "engine_choice", "tokenizer_files", "tokenizer", "recipe", "precision", "embed",
+    "vectors", "lines", "texts", "prediction", "parity", "export", "doctor", "training", "cli",
 )  # fmt: skip
 FOLDERS = (
     "pages",
@@ -47,7 +47,7 @@ NEEDS = {
 }
 EXTRAS = {
     "transformers", "sentence_transformers", "torchmetrics", "matplotlib", "optuna", "onnx",
-    "onnxscript", "onnxruntime",
+    "onnxscript", "onnxruntime", "triton",
 }  # fmt: skip
 
 

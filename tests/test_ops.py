@@ -536,3 +536,16 @@ def test_add_norm_of_one_term_is_layer_norm(shape: tuple[int, ...]) -> None:
     hidden = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     norm = torch.nn.LayerNorm(8)
     assert torch.equal(ops.add_norm([hidden], norm.weight, norm.bias, norm.eps), norm(hidden))
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_new"])
+def test_gelu_of_a_sum_is_rounded_once(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, bias = (torch.randn(size, generator=generator).bfloat16() for size in ((50, 8), (8,)))
+    got = ops.bias_gelu(x, bias, name)
+    exact = ops.ACTIVATIONS[name](x.double() + bias.double())
+    room = exact.abs() * torch.finfo(torch.bfloat16).eps * 0.51 + 1e-6  # half a last place
+    assert got.dtype == torch.bfloat16
+    assert ((got.double() - exact).abs() <= room).all()
+    twice = ops.ACTIVATIONS[name](x + bias)
+    assert ((twice.double() - exact).abs() > room).any()  # were the sum rounded too
