@@ -49,10 +49,9 @@ _substitutes: Substitutes | None = None
 
 @contextmanager
 def computed_by(substitutes: Substitutes | None) -> Iterator[None]:
-    """Within the block these compute what they can, of the whole process; None changes nothing."""
+    """Within the block these compute what they can, in the whole process; None: PyTorch does."""
     global _substitutes
-    before = _substitutes
-    _substitutes = substitutes if substitutes is not None else before
+    before, _substitutes = _substitutes, substitutes
     try:
         yield
     finally:
