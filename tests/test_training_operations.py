@@ -8,12 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processors import TARGETS, target_of
 from torch import Tensor
 
 from minibert import ops
 from minibert.engine import load_kernels
-from minibert.kernels import operations
+from minibert.kernels import build, operations
 from minibert.kernels import training_operations as kernels
+from minibert.weights import cache_folder
 
 SEEDS = st.integers(0, 2**62)
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16])
@@ -310,6 +312,22 @@ def test_operations_are_registered_as_torch_wants_them() -> None:
         torch.library.opcheck(operation, inputs, test_utils=checks)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TARGETS)
+def test_operations_for_other_processors_are_their_twins_too(name: str) -> None:
+    operations.use(build.load(cache_folder() / "kernels", target=target_of(name)))
+    try:
+        test_products_err_by_the_rounding_of_integers_forward_and_backward()
+        test_what_is_no_number_stays_none(float("nan"))
+        test_attention_is_its_twin_forward_and_backward()
+        test_dropout_is_its_twin_to_the_last_bit()
+        test_gelu_is_its_twin_forward_and_backward()
+        test_a_norm_is_its_twin_forward_and_backward()
+    finally:
+        operations.use(load_kernels())
+
+
+@pytest.mark.slow
 def test_operations_do_not_import_the_compiler() -> None:
     """It takes 60 MB and two seconds."""
     done = subprocess.run(
