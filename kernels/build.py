@@ -143,4 +143,22 @@ def _open(place: Path) -> ctypes.CDLL:
     library.minibert_add_norm.argtypes = (
         pointer, pointer, pointer, long, number, pointer, number,
     )  # fmt: skip
+    flag = ctypes.c_bool
+    library.minibert_attention_training.argtypes = (pointer, flag, number)
+    library.minibert_products.argtypes = (
+        pointer, pointer, pointer, number, number, number, pointer, number,
+    )  # fmt: skip
+    library.minibert_products_backward.argtypes = (
+        pointer, pointer, pointer, number, number, number, pointer, pointer, pointer, number,
+    )  # fmt: skip
+    library.minibert_dropout.argtypes = (pointer, flag, long, pointer, pointer, number)
+    library.minibert_gelu.argtypes = (pointer, flag, long, pointer, number)
+    library.minibert_gelu_backward.argtypes = (pointer, pointer, flag, long, pointer, number)
+    library.minibert_add_norm_training.argtypes = (
+        pointer, pointer, flag, pointer, number, number, pointer, pointer, pointer, number,
+    )  # fmt: skip
+    library.minibert_add_norm_backward.argtypes = (
+        pointer, pointer, flag, pointer, pointer, number, number, pointer, pointer, pointer,
+        pointer, number,
+    )  # fmt: skip
     return library

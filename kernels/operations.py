@@ -1,7 +1,8 @@
 """The kernels one by one, as operations of torch: `torch.ops.minibert.linear` and its like.
 
 Each has its twin in `minibert/ops.py`, and a form without numbers, so that `torch.compile` and
-`torch.export` go through them.  They have no gradient.  `use` has to be called first.
+`torch.export` go through them.  They have no gradient, as those of `training_operations.py` have.
+`use` has to be called first.
 """
 
 import ctypes
@@ -20,12 +21,14 @@ def use(library: ctypes.CDLL) -> None:
     _library = library
 
 
-def _checked(status: int) -> None:
+def checked(status: int) -> None:
+    """Raises: MemoryError for what a kernel returns where memory was short."""
     if status:
         raise MemoryError("no memory for the kernels' scratch")
 
 
-def _loaded() -> ctypes.CDLL:
+def loaded() -> ctypes.CDLL:
+    """The library in use."""
     if _library is None:
         raise RuntimeError("no library of kernels is in use; call operations.use first")
     return _library
@@ -41,11 +44,11 @@ def linear(
         x: `(rows, inputs)`, float32.
         outputs: how many of the panels' outputs are real.
     """
-    library, panels = _loaded(), Panels(weights, bias, scale, sums)
+    library, panels = loaded(), Panels(weights, bias, scale, sums)
     x = x.contiguous()
     y = x.new_empty(len(x), outputs)
     structure = structure_of(library, panels)
-    _checked(
+    checked(
         library.minibert_linear(
             ctypes.byref(structure), number_of(library, weights.dtype), x.data_ptr(), len(x),
             x.shape[1], y.data_ptr(), outputs, torch.get_num_threads(),
@@ -74,8 +77,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, bits: int = 32) 
     assert lengths.dtype == torch.int32, f"lengths are {lengths.dtype}"
     assert int(lengths.sum()) == len(q), "lengths do not add up to all tokens"
     out = torch.empty_like(q)
-    _checked(
-        _loaded().minibert_attention(
+    checked(
+        loaded().minibert_attention(
             q.data_ptr(), k.data_ptr(), v.data_ptr(), lengths.data_ptr(), len(lengths), q.shape[1],
             q.shape[2], bits, out.data_ptr(), torch.get_num_threads(),
         )
@@ -94,8 +97,8 @@ def add_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> 
     x, y, weight, bias = (each.contiguous() for each in (x, y, weight, bias))
     out = torch.empty_like(x)
     norm = NormStructure(weight.data_ptr(), bias.data_ptr(), eps)
-    _checked(
-        _loaded().minibert_add_norm(
+    checked(
+        loaded().minibert_add_norm(
             x.data_ptr(), y.data_ptr(), ctypes.byref(norm), len(x), x.shape[1], out.data_ptr(),
             torch.get_num_threads(),
         )

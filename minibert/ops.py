@@ -2,18 +2,20 @@
 dropout, linear maps, also of integers, sums that are normalised.
 
 Hand-written kernels compute nothing that has no twin here: `engine.py` runs a whole encoder on
-them, and gives what these operations give.
+them, and gives what these operations give; in training they are put in one by one, within
+`computed_by`.
 """
 
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int8, Integer
+from jaxtyping import Float, Int, Int8, Integer
 from torch import Tensor, nn
 
 from minibert.layout import Layout, Packed
@@ -26,11 +28,54 @@ Activation = Callable[[Tensor], Tensor]
 SHORT_TOKENS = 32
 
 _HALVES = (torch.bfloat16, torch.float16)
+_SUBSTITUTED = (torch.bfloat16, torch.float32)
+
+
+class Substitutes(NamedTuple):
+    """Faster forms of operations, with gradients, on a CPU, of float32 and bfloat16.
+
+    Dropout is told how many of 65,536 values to drop, and a seed of which.
+    """
+
+    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]  # of bfloat16 inputs
+    attention: Callable[[Tensor, Tensor, Tensor, Tensor, int, int], Sequence[Tensor]]
+    dropout: Callable[[Tensor, int, int], Tensor]
+    gelu: Callable[[Tensor], Tensor]
+    add_norm: Callable[[Tensor, Tensor, Tensor, Tensor, float], Sequence[Tensor]]
+
+
+_substitutes: Substitutes | None = None
+
+
+@contextmanager
+def computed_by(substitutes: Substitutes | None) -> Iterator[None]:
+    """Within the block these compute what they can, in the whole process; None: PyTorch does."""
+    global _substitutes
+    before, _substitutes = _substitutes, substitutes
+    try:
+        yield
+    finally:
+        _substitutes = before
+
+
+def _substitutes_for(*numbers: Tensor) -> Substitutes | None:
+    """Those in use, where they can compute with such numbers."""
+    if _substitutes is None:
+        return None
+    fit = all(x.device.type == "cpu" and x.dtype in _SUBSTITUTED for x in numbers)
+    return _substitutes if fit else None
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x Φ(x), exactly, not by its tanh form."""
+    found = _substitutes_for(x)
+    return F.gelu(x) if found is None else found.gelu(x)
+
 
 # By the names of `config.HIDDEN_ACTS`. The exact GELU and its tanh form differ by up to 4.73e-4
 # (at x ≈ -2.70): a checkpoint runs with the one it was trained with.
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu": F.gelu,
+    "gelu": gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
@@ -60,6 +105,10 @@ def attention(
     """
     if not isinstance(layout, Packed):
         return _fused(q, k, v, layout.visible(), dropout)
+    n_dropped = _of_65536(dropout)
+    if n_dropped < 2**16 and (found := _substitutes_for(q)):
+        counted = torch.tensor(layout.lengths, dtype=torch.int32)
+        return found.attention(q, k, v, counted, n_dropped, _seed() if n_dropped else 0)[0]
     on_cpu = q.device.type == "cpu"
     asking = len(q) == len(layout.lengths)  # one of each sequence
     # A run of sequences of one length is a batch without padding. Split, not sliced: the gradient
@@ -116,15 +165,82 @@ def dropout(x: Tensor, share: float) -> Tensor:
     On a CPU a value takes 16 bits of a draw, and `share` is rounded to a 65,536th: torch takes
     32 bits and a division of its own, at six times the cost.  Drawn from torch's generator.
     """
-    n_dropped = round(share * 2**16)  # of 2^16
+    n_dropped = _of_65536(share)
     if x.device.type != "cpu" or not 0 < n_dropped < 2**16:
         return F.dropout(x, share) if share else x
+    if found := _substitutes_for(x):
+        return found.dropout(x, n_dropped, _seed())
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = words.view(torch.int16)[: x.numel()] >= n_dropped - 2**15
     # Of 8-bit integers, which become floating point numbers four times as fast as truth values.
     ones = kept.view(torch.int8).view(x.shape)
     factor = 2**16 / (2**16 - n_dropped)
     return _Kept.apply(x, ones, factor)  # type: ignore[no-untyped-call]
+
+
+def _of_65536(share: float) -> int:
+    return round(share * 2**16)
+
+
+def _seed() -> int:
+    """From torch's generator, whose state a checkpoint keeps."""
+    return int(torch.randint(2**63 - 1, ()))
+
+
+def dropout_of_seed(x: Tensor, n_dropped: int, seed: int) -> Tensor:
+    """`x` with `n_dropped` of 65,536 values made 0: those that a hash of seed and number says.
+
+    So nothing has to be kept for the backward pass.
+    """
+    numbers = torch.arange(x.numel(), device=x.device).view(x.shape)
+    return x * _factors(numbers, n_dropped, seed).to(x.dtype)
+
+
+def attention_of_seed(
+    q: Float[Tensor, "queries heads head_dim"],
+    k: Float[Tensor, "tokens heads head_dim"],
+    v: Float[Tensor, "tokens heads head_dim"],
+    lengths: Sequence[int],
+    n_dropped: int,
+    seed: int,
+) -> Float[Tensor, "queries heads head_dim"]:
+    """`attention` of packed sequences of these lengths, with the dropout of `dropout_of_seed`.
+
+    The probability of query, head and key has the number (query · heads + head) · longest + key,
+    with the key counted within its sequence, and `longest` of `lengths`.
+    """
+    queries = [1] * len(lengths) if len(q) == len(lengths) else list(lengths)
+    rows = torch.arange(len(q) * q.shape[1]).view(len(q), -1) * max(lengths)
+    contexts = []
+    for part_q, part_k, part_v, part_rows in zip(
+        torch.split(q, queries),
+        torch.split(k, list(lengths)),
+        torch.split(v, list(lengths)),
+        torch.split(rows, queries),
+        strict=True,
+    ):
+        scores = torch.einsum("qhd,khd->qhk", part_q, part_k) / math.sqrt(q.shape[-1])
+        numbers = part_rows[:, :, None] + torch.arange(len(part_k))
+        kept = scores.softmax(dim=-1) * _factors(numbers, n_dropped, seed).to(q.dtype)
+        contexts.append(torch.einsum("qhk,khd->qhd", kept, part_v))
+    return torch.cat(contexts)
+
+
+def _factors(numbers: Int[Tensor, "..."], n_dropped: int, seed: int) -> Float[Tensor, "..."]:
+    """What dropout multiplies values of these numbers by: 0, or 1 / (1 - share)."""
+    once = _mixed((numbers ^ seed) & _LOW_32)
+    draws = _mixed((once + (seed >> 32)) & _LOW_32) >> 16
+    return (draws >= n_dropped) * (2**16 / (2**16 - n_dropped))
+
+
+_LOW_32 = 2**32 - 1
+
+
+def _mixed(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """A hash of 32 bits. Source: Wellons, https://github.com/skeeto/hash-prospector, lowbias32."""
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _LOW_32
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & _LOW_32
+    return x ^ (x >> 16)
 
 
 class _Kept(torch.autograd.Function):
@@ -158,7 +274,8 @@ def linear(
 
     A product of two bfloat16 numbers is exact in float32, in which they are summed up either way.
     So on a CPU without units for bfloat16 they are rounded and multiplied in float32, half as fast
-    again, and without the code that oneDNN makes and keeps for each number of tokens.
+    again, and without the code that oneDNN makes and keeps for each number of tokens.  Substitutes
+    multiply integers of 16 bits, which are nearer to what is rounded than bfloat16 is.
     """
     if (
         x.device.type == "cpu"
@@ -167,6 +284,9 @@ def linear(
         and torch.promote_types(x.dtype, weight.dtype) == torch.float32
         and not _has_bfloat16_units()
     ):
+        if weight.dtype == torch.float32 and (found := _substitutes_for(x)):
+            rows = x.to(torch.bfloat16).reshape(-1, x.shape[-1])
+            return found.linear(rows, weight, bias).view(*x.shape[:-1], len(weight))
         return _RoundedLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return F.linear(x, weight, bias)
 
@@ -355,8 +475,20 @@ def add_norm(
     Args:
         terms: what is added, from left to right; `(*tokens, hidden)`, or what broadcasts to that.
     """
+    if _is_sum_of_two(terms, weight) and (found := _substitutes_for(*terms)):
+        x, y = (term.reshape(-1, len(weight)) for term in terms)
+        return found.add_norm(x, y, weight, bias, eps)[0].view(terms[0].shape)
     x = add(terms)
     return F.layer_norm(x, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps).to(weight.dtype)
+
+
+def _is_sum_of_two(terms: Sequence[Tensor], weight: Tensor) -> bool:
+    """Whether there are two terms alike, the first and the weight of float32."""
+    return (
+        len(terms) == 2
+        and terms[0].shape == terms[1].shape
+        and terms[0].dtype == weight.dtype == torch.float32
+    )
 
 
 def bias_gelu(

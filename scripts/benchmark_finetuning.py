@@ -7,6 +7,7 @@ first update is done, so that neither loading nor warming up is counted; the pea
 of the process when the last one is done.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -250,6 +251,12 @@ def compare_finetuning(
         train = random.Random(0).sample(train, min(len(train), updates * BATCH))
     task = {"folder": str(folder), "train": train, "test": test, "epochs": epochs or 1.0}
     print(f"{len(train):,} sentences, {task['epochs']:g} epochs, batches of {BATCH}\n")
+    from minibert.engine import load_kernels
+    from minibert.kernels.build import KernelsUnavailableError
+
+    # A run this short would not compile them, and the next one find those of another.
+    with contextlib.suppress(KernelsUnavailableError):
+        load_kernels()
     results: dict[tuple[str, str], list[dict[str, Any]]] = {each: [] for each in CONTENDERS}
     for number in range(rounds):
         for turn in range(len(CONTENDERS)):  # each round begins with another one

@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from processors import TARGETS, target_of
 from random_networks import (
     LENGTHS,
     POSITIONS,
@@ -218,27 +218,13 @@ def test_what_computes_is_said(kernels: Engine, dtype: str) -> None:
 # ---- other processors
 
 
-TARGETS = {
-    "AVX2": "-march=haswell",
-    "AVX-VNNI": "-march=haswell -mavxvnni",
-    "AVX-512": "-march=skylake-avx512",
-    "no vector instructions by name": "-march=x86-64",
-}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_kernels_for_other_processors_give_the_same(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = Path("/proc/cpuinfo").read_text()
-    needed = {"AVX2": "avx2", "AVX-VNNI": "avx_vnni", "AVX-512": "avx512bw"}.get(name, "sse2")
-    if needed not in flags:
-        pytest.skip(f"this processor has no {needed}; run it on one that has")
-    load = build.load
-    monkeypatch.setattr(
-        engine.build, "load", lambda folder, **options: load(folder, target=TARGETS[name])
-    )
+    load, target = build.load, target_of(name)
+    monkeypatch.setattr(engine.build, "load", lambda folder, **options: load(folder, target=target))
     for dtype in DTYPES:
         model = network(dtype)
         for lengths in ([1], [17, 30, 1, 9], [POSITIONS] * 9):

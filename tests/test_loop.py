@@ -464,6 +464,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "adamw": {},
     "accumulate": {"training": {"accumulate": 2, "evaluate_every": 2}},
     "bf16": {"training": {"precision": "bf16", "accumulate": 2}},
+    "kernels": {"training": {"precision": "bf16", "engine": "kernels"}},
     "fp16": {"training": {"precision": "fp16"}},
     "sgd": {"optimizer": {"name": "sgd", "l1": 1e-3}, "schedule": {"name": "cosine"}},
     "plateau": {

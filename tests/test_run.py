@@ -94,7 +94,8 @@ def test_binary_run_learns_and_saves_what_opens_everywhere(small: Path, tmp_path
     assert Embedder.from_pretrained(folder / "model").encode("a film").shape == (16,)
     results = json.loads((folder / "results.json").read_text())
     assert results["validation"]["macro_f1"] == 1.0
-    assert json.loads((folder / "run.json").read_text())["run"]["task"] == "binary"
+    noted = json.loads((folder / "run.json").read_text())
+    assert (noted["run"]["task"], noted["engine"]) == ("binary", "pytorch")
     sides = json.loads((folder / "split.json").read_text())
     assert (len(sides["train"]), len(sides["validation"])) == (32, 8)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

@@ -4,23 +4,12 @@
 #include <string>
 
 #include "encoder.h"
+#include "in_parallel.h"
+#include "training.h"
 
 using namespace minibert;
 
 namespace {
-
-// Of `count` things, each by one thread; whether memory was enough for all.
-template <class Task>
-int in_parallel(int count, int threads, Task task) {
-    std::atomic<bool> enough{true};
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int i = 0; i < count; ++i) try {
-            task(i);
-        } catch (const std::bad_alloc&) {
-            enough = false;
-        }
-    return !enough;
-}
 
 template <class Kind>
 int linear_of(const Linear& map, const float* x, long rows, int inputs, float* y, int outputs,

@@ -149,30 +149,31 @@ MINIBERT_INLINE Floats exp_of_negative(Floats x) {
     return x > -87.4f ? value : all(0.0f);
 }
 
-// GELU, x Φ(x).  Φ(x) - 1/2 is x P(x²) / Q(x²), fitted for the smallest largest error up to |x| =
-// edge, from where on Φ is taken for 0 or 1.
+// Φ, the distribution function of normal(0, 1).  Φ(x) - 1/2 is x P(x²) / Q(x²), fitted for the
+// smallest largest error up to |x| = edge, from where on Φ is taken for 0 or 1.
 template <int N, int M>
-MINIBERT_INLINE Floats gelu(Floats x, float edge, const float (&P)[N], const float (&Q)[M]) {
+MINIBERT_INLINE Floats normal_cdf(Floats x, float edge, const float (&P)[N], const float (&Q)[M]) {
     Floats near = smaller(larger(x, all(-edge)), all(edge));
     Floats square = near * near;
     Floats half = near * polynomial(square, P) * reciprocal(polynomial(square, Q));
-    half = smaller(larger(half, all(-0.5f)), all(0.5f));
-    return x * (0.5f + half);
+    return 0.5f + smaller(larger(half, all(-0.5f)), all(0.5f));
 }
 
-// To 1.6e-8 of Φ, as far as float32 goes.
-MINIBERT_INLINE Floats gelu(Floats x) {
+// To 1.6e-8, as far as float32 goes.
+MINIBERT_INLINE Floats normal_cdf(Floats x) {
     constexpr float P[] = {0.398942179f,   0.0347850239f,   0.00443503012f, 0.000158957404f,
                            3.13341525e-06f, -2.22570469e-08f, 1.16104097e-10f};
     constexpr float Q[] = {1, 0.253858078f, 0.0284299565f, 0.00176358894f, 5.86760201e-05f};
-    return gelu(x, 5.4f, P, Q);
+    return normal_cdf(x, 5.4f, P, Q);
 }
+
+MINIBERT_INLINE Floats gelu(Floats x) { return x * normal_cdf(x); }
 
 // To 2e-5 of Φ: what integers of eight bits, or bfloat16, can tell apart is coarser by far.
 MINIBERT_INLINE Floats rough_gelu(Floats x) {
     constexpr float P[] = {0.398832146f, 0.0364622406f, 0.00195866221f, -2.05987336e-05f};
     constexpr float Q[] = {1, 0.257066624f, 0.023759143f};
-    return gelu(x, 4.0f, P, Q);
+    return x * normal_cdf(x, 4.0f, P, Q);
 }
 
 // x / (1 + e^-2u) with u = √(2/π) (x + 0.044715 x³): GELU by its tanh form.

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
+from minibert import ops
 from minibert.errors import CheckpointError, RunError, TrainingError
 from minibert.model import BertModel
 from minibert.training.batches import drawn, epoch_batches, portions
@@ -42,6 +43,7 @@ from minibert.training.state import (
     save_state,
     steps,
 )
+from minibert.training.substitutes import substitutes_for
 
 Objective = Callable[[nn.Module, Batch], LossSum]
 Evaluation = Callable[[nn.Module], Mapping[str, float]]
@@ -180,10 +182,22 @@ class Trainer:
                 patience=self.run_config.schedule.plateau_patience,
             )
         self.scale = LossScale() if settings.precision == "fp16" else None
+        self.substitutes = substitutes_for(
+            settings.engine,
+            precision=settings.precision,
+            device=self.device,
+            n_tokens=sum(self.train.lengths) * settings.epochs,
+        )
+        if self.substitutes is not None:  # whose weights are not to the last bit PyTorch's
+            self.identity = {**self.identity, "engine": "kernels"}
 
     @freed_memory_kept()
     def run(self) -> None:
         """All updates that are left, with evaluations and checkpoints in between."""
+        with ops.computed_by(self.substitutes):
+            self._run()
+
+    def _run(self) -> None:
         settings = self.run_config.training
         if self.step == 0:
             # Of dropout, whatever was drawn before.
@@ -502,7 +516,10 @@ class Trainer:
         if n_processes != n_before:  # each of which draws by itself
             differing.append(f"torchrun's processes are {n_processes}, were {n_before}")
         known = found.facts["identity"]
-        return differing + [f"{k} changed" for k, v in self.identity.items() if known.get(k) != v]
+        parts = dict.fromkeys([*self.identity, *known])
+        return differing + [
+            f"{part} changed" for part in parts if known.get(part) != self.identity.get(part)
+        ]
 
 
 @dataclass

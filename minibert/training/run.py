@@ -319,7 +319,8 @@ def observed(
     said, but not again to who goes on.
     """
     trainer, say = setup.trainer, progress.say
-    decided = {"metric": trainer.metric, "updates": trainer.total}
+    engine = "pytorch" if trainer.substitutes is None else "kernels"
+    decided = {"metric": trainer.metric, "updates": trainer.total, "engine": engine}
     write_json(folder / "run.json", {**run_values(run, folder), **decided})
     if setup.data.split:
         write_json(folder / "split.json", setup.data.split)

@@ -195,6 +195,12 @@ class TrainingConfig:
     batch_size: int = key(32, "examples an update, over all processes", low=1)
     accumulate: int = key(1, "portions that a batch is computed in, to save memory", low=1)
     precision: str = key("fp32", "of the matrix products", choices=("fp32", "bf16", "fp16"))
+    engine: str | None = key(
+        None,
+        "what computes on a CPU: PyTorch, kernels of our own, or auto, the kernels for bf16; as "
+        "$MINIBERT_ENGINE says, or else auto, when not given",
+        choices=("auto", "kernels", "pytorch"),
+    )
     seed: int = key(0, "of the new head, shuffling and dropout", low=0, high=2**63 - 1)
     device: str = key("auto", "where it runs: 'auto', 'cpu', 'cuda', 'cuda:1'")
     evaluate_every: str | int = key("epoch", "'epoch', or a number of updates")

@@ -1,0 +1,69 @@
+// Numbers of bfloat16, the upper halves of floats; all arithmetic is done on floats.
+#pragma once
+
+#include <type_traits>
+
+#include "simd.h"
+
+namespace minibert {
+
+struct Bfloat16 {
+    uint16_t bits;
+};
+
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+
+MINIBERT_INLINE Words all_words(uint32_t x) { return x - Words{}; }
+
+MINIBERT_INLINE Floats widened(Halves x) {
+    const Words bits = __builtin_convertvector(x, Words) << 16;
+    return (Floats)bits;
+}
+// To the nearest, halves to even; what is no number stays none.
+MINIBERT_INLINE Halves narrowed(Floats x) {
+    const Words bits = (Words)x;
+    const Words rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+    return __builtin_convertvector(x == x ? rounded : all_words(0x7FC0), Halves);
+}
+
+MINIBERT_INLINE Floats load(const Bfloat16* from) {
+    Halves x;
+    std::memcpy(&x, from, sizeof x);
+    return widened(x);
+}
+MINIBERT_INLINE Floats load_some(const Bfloat16* from, int count) {
+    Halves x = {};
+    std::memcpy(&x, from, 2 * count);
+    return widened(x);
+}
+MINIBERT_INLINE void store(Bfloat16* to, Floats x) {
+    const Halves narrow = narrowed(x);
+    std::memcpy(to, &narrow, sizeof narrow);
+}
+MINIBERT_INLINE void store_some(Bfloat16* to, Floats x, int count) {
+    const Halves narrow = narrowed(x);
+    std::memcpy(to, &narrow, 2 * count);
+}
+
+template <class Number>
+MINIBERT_INLINE Floats load_first(const Number* from, int count) {
+    return count >= LANES ? load(from) : load_some(from, count);
+}
+template <class Number>
+MINIBERT_INLINE void store_first(Number* to, Floats x, int count) {
+    if (count >= LANES)
+        store(to, x);
+    else
+        store_some(to, x, count);
+}
+
+// task(first, size) for each vector of `count` numbers, the last of which may be shorter.
+template <class Task>
+MINIBERT_INLINE void in_vectors(long count, const Task& task) {
+    long i = 0;
+    for (; i + LANES <= count; i += LANES) task(i, std::integral_constant<int, LANES>());
+    if (i < count) task(i, (int)(count - i));
+}
+
+}  // namespace minibert
