@@ -7,7 +7,7 @@
 
 namespace minibert {
 
-struct Bfloat16 {
+struct Bf16 {
     uint16_t bits;
 };
 
@@ -27,21 +27,21 @@ MINIBERT_INLINE Halves narrowed(Floats x) {
     return __builtin_convertvector(x == x ? rounded : all_words(0x7FC0), Halves);
 }
 
-MINIBERT_INLINE Floats load(const Bfloat16* from) {
+MINIBERT_INLINE Floats load(const Bf16* from) {
     Halves x;
     std::memcpy(&x, from, sizeof x);
     return widened(x);
 }
-MINIBERT_INLINE Floats load_some(const Bfloat16* from, int count) {
+MINIBERT_INLINE Floats load_some(const Bf16* from, int count) {
     Halves x = {};
     std::memcpy(&x, from, 2 * count);
     return widened(x);
 }
-MINIBERT_INLINE void store(Bfloat16* to, Floats x) {
+MINIBERT_INLINE void store(Bf16* to, Floats x) {
     const Halves narrow = narrowed(x);
     std::memcpy(to, &narrow, sizeof narrow);
 }
-MINIBERT_INLINE void store_some(Bfloat16* to, Floats x, int count) {
+MINIBERT_INLINE void store_some(Bf16* to, Floats x, int count) {
     const Halves narrow = narrowed(x);
     std::memcpy(to, &narrow, 2 * count);
 }

@@ -32,7 +32,7 @@ int in_parts(long count, int threads, Task task) {
 // task((Number*)nullptr) of the type that is told.
 template <class Task>
 int with_numbers(bool of_bfloat16, Task task) {
-    return of_bfloat16 ? task((Bfloat16*)nullptr) : task((float*)nullptr);
+    return of_bfloat16 ? task((Bf16*)nullptr) : task((float*)nullptr);
 }
 
 // Where the sequences of packed attention lie; queries are all tokens, or one of each sequence.
@@ -108,8 +108,8 @@ int minibert_attention_training(const AttentionCall* call, bool backward, int th
 }
 
 // y (rows, outputs) = x (rows, inputs) Wᵀ + b, x and y of bfloat16
-int minibert_products(const minibert::Bfloat16* x, const float* weight, const float* bias, int rows,
-                      int inputs, int outputs, minibert::Bfloat16* y, int threads) try {
+int minibert_products(const minibert::Bf16* x, const float* weight, const float* bias, int rows,
+                      int inputs, int outputs, minibert::Bf16* y, int threads) try {
     using namespace minibert;
     thread_local Scratch left_memory, right_memory;
     const Left left = left_factor(left_memory, rows, inputs);
@@ -130,9 +130,9 @@ int minibert_products(const minibert::Bfloat16* x, const float* weight, const fl
 }
 
 // The gradients of what `minibert_products` takes; a nullptr is not asked for.
-int minibert_products_backward(const minibert::Bfloat16* gradient, const minibert::Bfloat16* x,
+int minibert_products_backward(const minibert::Bf16* gradient, const minibert::Bf16* x,
                                const float* weight, int rows, int inputs, int outputs,
-                               minibert::Bfloat16* to_x, float* to_weight, float* to_bias,
+                               minibert::Bf16* to_x, float* to_weight, float* to_bias,
                                int threads) try {
     using namespace minibert;
     thread_local Scratch left_memory, right_memory;
