@@ -35,8 +35,6 @@ MINIBERT_INLINE Ints probability(Floats x) {
     return nearest((Floats)((Ints)power + ((Ints)moved << 23)));
 }
 
-MINIBERT_INLINE Ints paired(Ints low, Ints high) { return (low & 0xFFFF) | (high << 16); }
-
 // The sums over `terms` pairs of x[query][term] · rows[term], `vectors` vectors of columns wide.
 template <int count, int vectors>
 MINIBERT_INLINE void products(const int32_t* x, long x_stride, int terms, const int32_t* rows,
@@ -198,7 +196,6 @@ class IntegerAttention {
 
     // Makes scores probabilities times 2^13; gives their sum.
     int share(int query, int top) {
-        typedef int16_t Shorts __attribute__((vector_size(2 * LANES)));
         Ints total = all(0);
         for (int key = 0; key < n_keys_; key += LANES) {
             const Ints score = Integers::weights(scores_ + (long)query * n_keys_ + key) - top;

@@ -34,8 +34,6 @@ constexpr float LARGEST_SUM = 2147483647.0f / LARGEST_LEFT - BLOCK;
 // Of smaller numbers the reciprocal would be infinite.
 constexpr float SMALLEST = 1e-34f;
 
-typedef int16_t Shorts __attribute__((vector_size(2 * LANES)));
-
 MINIBERT_INLINE Floats magnitude(Floats x) { return larger(x, -x); }
 // 0 for a number, else none.
 MINIBERT_INLINE Floats defect(Floats x) { return x - x; }
@@ -43,10 +41,6 @@ MINIBERT_INLINE Floats inverse(Floats scale) {
     return scale > SMALLEST ? 1.0f / scale : all(0.0f);
 }
 MINIBERT_INLINE Ints rounded(Floats x, Floats inverse) { return nearest(x * inverse); }
-// Two integers as one of 32 bits, the first below.
-MINIBERT_INLINE Floats pair(Ints first, Ints second) {
-    return (Floats)((first & 0xFFFF) | (second << 16));
-}
 
 template <class Number>
 void quantise_rows(const Number* x, int columns, const Left& to, int first, int last) {
@@ -97,7 +91,7 @@ void quantise_columns(const Number* x, int rows, int columns, const Left& to, fl
                 for (int half = 0; half < 2; ++half)
                     if (const int row = start + 2 * i + half; row < rows)
                         pair_of[half] = rounded(load_first(x + (long)row * columns + column, size), by);
-                block[i] = pair(pair_of[0], pair_of[1]);
+                block[i] = (Floats)paired(pair_of[0], pair_of[1]);
             }
             transpose(block);
             for (int lane = 0; lane < size; ++lane)
@@ -206,7 +200,7 @@ void pack_columns(const Number* w, int inputs, int outputs, const Right& to, int
             for (int half = 0; half < 2; ++half)
                 if (const int row = 2 * k + half; row < inputs)
                     pair_of[half] = rounded(load_first(w + (long)row * outputs + column, size), by);
-            store(out + (long)k * PANEL, pair(pair_of[0], pair_of[1]));
+            store(out + (long)k * PANEL, (Floats)paired(pair_of[0], pair_of[1]));
         }
     }
 }

@@ -26,6 +26,7 @@ constexpr int LANES = 4;
 
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef int16_t Shorts __attribute__((vector_size(2 * LANES)));
 typedef float UnalignedFloats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t UnalignedInts __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
@@ -113,6 +114,9 @@ MINIBERT_INLINE Ints nearest(Floats x) {
     return bits - 0x4B400000;
 #endif
 }
+// Two integers of 16 bits in each lane, as a multiplication takes them.
+MINIBERT_INLINE Ints paired(Ints low, Ints high) { return (low & 0xFFFF) | (high << 16); }
+
 MINIBERT_INLINE Floats to_floats(Ints x) { return __builtin_convertvector(x, Floats); }
 
 MINIBERT_INLINE Floats reciprocal(Floats x) {
