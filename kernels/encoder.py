@@ -18,6 +18,7 @@ from minibert.kernels.panels import (
     NormStructure,
     instructions_of,
     number_of,
+    numbers_of,
     packed,
     structure_of,
 )
@@ -56,7 +57,7 @@ class _Batch(ctypes.Structure):
 class LinearWeights(NamedTuple):
     """A linear map: of floats, or of integers that stand for `scale` times themselves."""
 
-    weight: Tensor  # (outputs, inputs), of one of `panels.NUMBERS`
+    weight: Tensor  # (outputs, inputs)
     bias: Tensor  # (outputs)
     scale: Tensor | None  # (outputs), of integers
 
@@ -100,19 +101,26 @@ class Encoder:
     Many threads may call it at once.  A sequence's numbers do not depend on what else is computed,
     nor on the number of threads, to the last bit.
 
-    Raises: KernelsUnavailableError: there are no linear maps for the type of the weights.
+    Args:
+        bfloat16x3: whether linear maps of float32 weights are computed so.
+
+    Raises: KernelsUnavailableError: there are no linear maps here for such numbers.
     """
 
-    def __init__(self, library: ctypes.CDLL, weights: NetworkWeights) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, weights: NetworkWeights, *, bfloat16x3: bool = False
+    ) -> None:
         self._library = library
         self._kept: list[object] = []  # what the structures point into
         first = weights.layers[0]
         self.hidden = first.output.weight.shape[0]
-        self.dtype = first.qkv.weight.dtype  # of the weights of linear maps
+        # What linear maps compute with, of `panels.NUMBERS`.
+        self.numbers = "bfloat16x3" if bfloat16x3 else numbers_of(first.qkv.weight)
+        number = number_of(library, self.numbers)
         layers = (_Layer * len(weights.layers))(*map(self._layer, weights.layers))
         self._kept.append(layers)
         self._network = _Network(
-            number_of(library, self.dtype), len(layers), self.hidden, weights.heads,
+            number, len(layers), self.hidden, weights.heads,
             first.up.weight.shape[0], ACTIVATIONS.index(weights.activation),
             self._pointer(weights.token), self._pointer(weights.token_type),
             self._pointer(weights.position), self._norm(weights.norm), layers,
@@ -121,7 +129,7 @@ class Encoder:
     @property
     def instructions(self) -> str:
         """Which instructions of the CPU it computes by."""
-        return instructions_of(self._library, self.dtype)
+        return instructions_of(self._library, self.numbers)
 
     def run(
         self,
@@ -161,7 +169,8 @@ class Encoder:
         return _Layer(*map(self._linear, maps), *map(self._norm, norms))
 
     def _linear(self, linear: LinearWeights) -> LinearStructure:
-        panels = packed(self._library, *linear)
+        split = self.numbers == "bfloat16x3"
+        panels = packed(self._library, *linear, bfloat16x3=split)
         self._kept.append(panels)
         return structure_of(self._library, panels)
 

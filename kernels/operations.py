@@ -10,7 +10,13 @@ import ctypes
 import torch
 from torch import Tensor
 
-from minibert.kernels.panels import NormStructure, Panels, number_of, structure_of
+from minibert.kernels.panels import (
+    NormStructure,
+    Panels,
+    number_of,
+    numbers_of,
+    structure_of,
+)
 
 _library: ctypes.CDLL | None = None
 
@@ -36,21 +42,29 @@ def loaded() -> ctypes.CDLL:
 
 @torch.library.custom_op("minibert::linear", mutates_args=(), device_types="cpu")
 def linear(
-    x: Tensor, weights: Tensor, bias: Tensor, scale: Tensor, sums: Tensor, outputs: int
+    x: Tensor,
+    weights: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    sums: Tensor,
+    outputs: int,
+    bfloat16x3: bool = False,
 ) -> Tensor:
     """x Wᵀ + b of packed weights (`Panels`): the form of `ops.py` for their numbers.
 
     Args:
         x: `(rows, inputs)`, float32.
         outputs: how many of the panels' outputs are real.
+        bfloat16x3: the weights were packed so.
     """
     library, panels = loaded(), Panels(weights, bias, scale, sums)
     x = x.contiguous()
     y = x.new_empty(len(x), outputs)
     structure = structure_of(library, panels)
+    numbers = "bfloat16x3" if bfloat16x3 else numbers_of(weights)
     checked(
         library.minibert_linear(
-            ctypes.byref(structure), number_of(library, weights.dtype), x.data_ptr(), len(x),
+            ctypes.byref(structure), number_of(library, numbers), x.data_ptr(), len(x),
             x.shape[1], y.data_ptr(), outputs, torch.get_num_threads(),
         )
     )  # fmt: skip
@@ -59,7 +73,13 @@ def linear(
 
 @linear.register_fake
 def _(
-    x: Tensor, weights: Tensor, bias: Tensor, scale: Tensor, sums: Tensor, outputs: int
+    x: Tensor,
+    weights: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    sums: Tensor,
+    outputs: int,
+    bfloat16x3: bool = False,
 ) -> Tensor:
     return x.new_empty(x.shape[0], outputs)
 

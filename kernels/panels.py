@@ -9,7 +9,7 @@ from torch import Tensor
 from minibert.kernels.build import KernelsUnavailableError
 
 # What linear maps compute with, by the numbers of `enum Numbers` in linear.h.
-NUMBERS = (torch.float32, torch.bfloat16, torch.int16, torch.int8)
+NUMBERS = ("float32", "bfloat16", "int16", "int8", "bfloat16x3")
 
 _GROUP = {32: 1, 16: 2, 8: 4}  # by bits of a weight: inputs that one multiplication takes
 
@@ -40,36 +40,58 @@ class Panels(NamedTuple):
     sums: Tensor  # of each output's weights, times its scale
 
 
-def number_of(library: ctypes.CDLL, dtype: torch.dtype) -> int:
-    """Which of `NUMBERS` a linear map of such weights computes with.
+def number_of(library: ctypes.CDLL, numbers: str) -> int:
+    """By which number the kernels know one of `NUMBERS`.
 
     Raises: KernelsUnavailableError: this CPU cannot, or its system does not let it.
     """
-    number = NUMBERS.index(dtype)
+    number = NUMBERS.index(numbers)
     if not library.minibert_has(number):
-        raise KernelsUnavailableError("the kernels do not have a form for bfloat16 without AMX")
+        raise KernelsUnavailableError(f"the kernels do not have a form for {numbers} without AMX")
     return number
 
 
-def instructions_of(library: ctypes.CDLL, dtype: torch.dtype) -> str:
-    """Which instructions of the CPU linear maps of such weights are computed by."""
-    return library.minibert_instructions(NUMBERS.index(dtype)).decode()
+def numbers_of(weight: Tensor) -> str:
+    """Which of `NUMBERS` linear maps of such weights compute with, unless these are split."""
+    return str(weight.dtype).removeprefix("torch.")
 
 
-def packed(library: ctypes.CDLL, weight: Tensor, bias: Tensor, scale: Tensor | None) -> Panels:
-    """Weights `(outputs, inputs)` of one of `NUMBERS` in panels, filled up with zeros."""
+def instructions_of(library: ctypes.CDLL, numbers: str) -> str:
+    """Which instructions of the CPU linear maps of such numbers are computed by."""
+    return library.minibert_instructions(NUMBERS.index(numbers)).decode()
+
+
+def packed(
+    library: ctypes.CDLL,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor | None,
+    *,
+    bfloat16x3: bool = False,
+) -> Panels:
+    """Weights `(outputs, inputs)` of one of `NUMBERS` in panels, filled up with zeros.
+
+    Args:
+        bfloat16x3: split float32 weights as `ops.split` does, into (high, high, low), which meet
+            inputs of (high, low, high).
+    """
     weight, bias = weight.detach(), bias.detach()
+    sums = weight.sum(dim=1, dtype=torch.float64)
+    parts = [weight]
+    if bfloat16x3:
+        high = weight.bfloat16()
+        parts = [high, high, (weight - high).bfloat16()]
     panel, block = library.minibert_panel(), library.minibert_block()
-    group = _GROUP[8 * weight.element_size()]
+    group = _GROUP[8 * parts[0].element_size()]
     outputs, inputs = weight.shape
     rows = _rounded_up(outputs, panel)
     columns = inputs if group == 1 else _rounded_up(inputs, block)
-    filled = weight.new_zeros(rows, columns)
-    filled[:outputs, :inputs] = weight
-    panels = filled.view(rows // panel, panel, columns // group, group).permute(0, 2, 1, 3)
+    filled = parts[0].new_zeros(rows, len(parts), columns)
+    filled[:outputs, :, :inputs] = torch.stack(parts, dim=1)
+    panels = filled.view(rows // panel, panel, -1, group).permute(0, 2, 1, 3)
     scale = torch.ones(outputs) if scale is None else scale
-    sums = weight.sum(dim=1, dtype=torch.float64) * scale.double()
-    return Panels(panels.contiguous(), *(_lengthened(each, rows) for each in (bias, scale, sums)))
+    per_output = (bias, scale, sums * scale.double())
+    return Panels(panels.contiguous(), *(_lengthened(each, rows) for each in per_output))
 
 
 def structure_of(library: ctypes.CDLL, panels: Panels) -> LinearStructure:

@@ -97,6 +97,7 @@ class Embedder:
         folder: Path | None = None,
         engine: EngineChoice = "pytorch",
         reproducible: bool = False,
+        bfloat16x3: bool = False,
     ) -> None:
         tokenizer.check_embeddings(model.config.vocab_size, folder or "the tokenizer")
         self.model = model.eval()
@@ -104,7 +105,9 @@ class Embedder:
         self.recipe = recipe
         self.folder = folder
         self.dense = tuple(dense)
-        self._engines = Engines(self.model, engine, reproducible=reproducible)
+        self._engines = Engines(
+            self.model, engine, reproducible=reproducible, bfloat16x3=bfloat16x3
+        )
         stay_alive_after_fork()
 
     @classmethod
@@ -125,7 +128,9 @@ class Embedder:
         Args:
             name: a folder, a name of the manifest, or a hub id "owner/name".
             dtype: of the computation: "float32", "bfloat16", "float16" or "float64"; "int16" and
-                "int8" are faster on a CPU, what they cost is told in docs/performance.md.
+                "int8" are faster on a CPU, what they cost is told in docs/performance.md;
+                "bfloat16x3" is for a CPU with AMX, where no component is off by 1e-5; elsewhere
+                it is float32, as `computes` then says.
             device: where it runs.
             engine: "kernels", which are compiled when they are first needed; "pytorch"; or "auto",
                 the kernels where they are at hand and there is enough to do. None takes
@@ -143,7 +148,9 @@ class Embedder:
         config = BertConfig.from_file(folder / "config.json")
         tokenizer = Tokenizer.from_pretrained(folder)
         recipe = read_recipe(folder, config, tokenizer.model_max_length)
-        model = load(BertModel, folder, config, dtype=dtype, device=device)
+        bfloat16x3 = dtype == "bfloat16x3"  # a way of computing, of weights that stay float32
+        stored_as = "float32" if bfloat16x3 else dtype
+        model = load(BertModel, folder, config, dtype=stored_as, device=device)
         dense = [_load_dense(step, model) for step in recipe.dense]
         return cls(
             model,
@@ -153,6 +160,7 @@ class Embedder:
             folder=folder,
             engine=chosen_engine(engine),
             reproducible=reproducible,
+            bfloat16x3=bfloat16x3,
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -201,7 +209,7 @@ class Embedder:
     def fingerprint(self) -> str:
         """A hash of all that decides a vector; vectors of one fingerprint may be compared.
 
-        It covers weights, tokenizer, recipe, prompts, dtype and `NUMERICS_VERSION`.
+        It covers weights, tokenizer, recipe, prompts, dtype of the weights and `NUMERICS_VERSION`.
         """
         digest = hashlib.sha256()
         facts = {

@@ -31,10 +31,7 @@ _ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu",
 }  # fmt: skip
 
-_KINDS = {
-    torch.float32: "float32", torch.bfloat16: "bfloat16", torch.int16: "16-bit integers",
-    torch.int8: "8-bit integers",
-}  # fmt: skip
+_INTEGERS = {"int16": "16-bit integers", "int8": "8-bit integers"}
 
 
 def load_kernels(*, compile_kernels: bool = True) -> ctypes.CDLL:
@@ -51,22 +48,28 @@ class Engine:
     A text's numbers are the same to the last bit whatever it is computed with, and on any number of
     threads.
 
+    Args:
+        compile_kernels: if they are not.
+        bfloat16x3: compute a float32 network's linear maps as `ops.split_linear` does.
+
     Raises: KernelsUnavailableError: why not, in one line.
     """
 
-    def __init__(self, model: BertModel, *, compile_kernels: bool = True) -> None:
-        if (lacking := _lacking(model)) is not None:
+    def __init__(
+        self, model: BertModel, *, compile_kernels: bool = True, bfloat16x3: bool = False
+    ) -> None:
+        if (lacking := _lacking(model, bfloat16x3)) is not None:
             raise KernelsUnavailableError(f"the kernels do not have {lacking}")
         library = load_kernels(compile_kernels=compile_kernels)
-        self._encoder = Encoder(library, _weights_of(model))
+        self._encoder = Encoder(library, _weights_of(model), bfloat16x3=bfloat16x3)
         self._config = model.config
         self._snapshot = _Snapshot(model)
 
     @property
     def description(self) -> str:
         """What computes, for a line that says it."""
-        kind = _KINDS[self._encoder.dtype]
-        return f"{kind} by kernels for {self._encoder.instructions}"
+        numbers = self._encoder.numbers
+        return f"{_INTEGERS.get(numbers, numbers)} by kernels for {self._encoder.instructions}"
 
     def is_of(self, model: BertModel) -> bool:
         """Whether the model's weights are still those that this engine was made of."""
@@ -107,12 +110,14 @@ def check_batch(config: BertConfig, ids: NDArray[np.int32], lengths: NDArray[np.
         )
 
 
-def _lacking(model: BertModel) -> str | None:
+def _lacking(model: BertModel, bfloat16x3: bool) -> str | None:
     """What a network has that the kernels do not, or None."""
     token = model.embeddings.token.weight
     if token.device.type != "cpu":
         return f"a form for {token.device.type}"
     kinds = {linear.weight.dtype for layer in _layers(model) for linear in _maps(layer)}
+    if bfloat16x3 and kinds != {torch.float32}:
+        return "a form for bfloat16x3 of weights that are not float32"
     if token.dtype == torch.bfloat16 and kinds == {torch.bfloat16}:
         if not torch.cpu._is_amx_tile_supported():
             return "a form for bfloat16 on a CPU without AMX"

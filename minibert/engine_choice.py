@@ -41,8 +41,17 @@ def chosen_engine(asked: str | None) -> EngineChoice:
 class Engines:
     """Decides, for a network, what computes: the kernels, or PyTorch, and why."""
 
-    def __init__(self, model: BertModel, choice: EngineChoice, *, reproducible: bool) -> None:
+    def __init__(
+        self,
+        model: BertModel,
+        choice: EngineChoice,
+        *,
+        reproducible: bool,
+        bfloat16x3: bool = False,
+    ) -> None:
         self.reproducible = reproducible
+        self._bfloat16x3 = bfloat16x3
+        self._why_not_bfloat16x3 = ""
         self._model = model
         self._choice = choice
         self._dtype = next(
@@ -62,8 +71,10 @@ class Engines:
     def description(self) -> str:
         """What computed last, for a line that says it."""
         if self._engine is not None:
-            return self._engine.description
-        return f"{self._dtype} by PyTorch" + (f" ({self._why_not})" if self._why_not else "")
+            computed, why = self._engine.description, self._why_not_bfloat16x3
+        else:
+            computed, why = f"{self._dtype} by PyTorch", self._why_not
+        return f"{computed} ({why})" if why else computed
 
     def settle(self, n_tokens: int) -> bool:
         """Decide for a job of about so many tokens, and what follows: whether the kernels do it.
@@ -84,7 +95,8 @@ class Engines:
         if self._choice == "pytorch" or (self._settled and self._engine is None):
             return None
         self._seen_tokens += n_tokens
-        asked = self._choice == "kernels" or self._is_of_integers or self.reproducible
+        by_dtype = self._is_of_integers or self._bfloat16x3
+        asked = self._choice == "kernels" or by_dtype or self.reproducible
         if not asked and self._seen_tokens < TOKENS_TO_LOAD:
             self._why_not = "there is little to do"
             return None
@@ -109,11 +121,21 @@ class Engines:
             self._refuse(f"{error.name} is not installed{advice}")
             return None
         kind = GpuEngine if on_gpu else Engine
+        if self._bfloat16x3:
+            try:
+                return Engine(self._model, compile_kernels=compile_kernels, bfloat16x3=True)
+            except KernelsUnavailableError as error:
+                self._do_without_bfloat16x3(str(error))
         try:
             return kind(self._model, compile_kernels=compile_kernels)
         except KernelsUnavailableError as error:
             self._refuse(str(error))
             return None
+
+    def _do_without_bfloat16x3(self, why: str) -> None:
+        if not self._why_not_bfloat16x3:
+            _log.warning("%s is computed in place of bfloat16x3: %s", self._dtype, why)
+        self._why_not_bfloat16x3 = why
 
     def _refuse(self, why: str) -> None:
         if self._choice == "kernels":

@@ -102,15 +102,19 @@ def matrix_rate(config: BertConfig, dtype: str, *, seconds: float = 0.3) -> floa
 
     Args:
         config: whose shapes are multiplied, `PRODUCT_TOKENS` rows at once.
-        dtype: of `LIMITS`, or "int16".
+        dtype: of `LIMITS`, "int16", or "bfloat16x3".
         seconds: of wall time, all ways together; each runs twice at the least.
 
     Raises: ValueError for a dtype whose products PyTorch does not have here.
     """
     if dtype == "int16":  # PyTorch has none; an instruction takes half as many as of 8 bits
         return matrix_rate(config, "int8", seconds=seconds) / 2
+    if dtype == "bfloat16x3":  # three products make one; without AMX it is one of float32
+        thirds = matrix_rate(config, "bfloat16", seconds=seconds / 2) / 3
+        return max(thirds, matrix_rate(config, "float32", seconds=seconds / 2))
     if dtype not in LIMITS:
-        raise ValueError(f"got dtype {dtype!r}, expected one of {[*LIMITS, 'int16']}")
+        known = [*LIMITS, "int16", "bfloat16x3"]
+        raise ValueError(f"got dtype {dtype!r}, expected one of {known}")
     shapes = layer_shapes(config)
     flops = sum(2 * PRODUCT_TOKENS * n_in * n_out for n_in, n_out in shapes)
     ways = [way for way, is_there in LIMITS[dtype] if is_there()]

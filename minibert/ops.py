@@ -339,6 +339,31 @@ def _rounded(x: Tensor) -> Tensor:
     return x.to(torch.bfloat16).float()
 
 
+def split(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest numbers that bfloat16 has, and the nearest to what they lack: x to 2⁻¹⁷ of it."""
+    high = _rounded(x)
+    return high, _rounded(x - high)
+
+
+def split_linear(
+    x: Float[Tensor, "*tokens inputs"],
+    weight: Float[Tensor, "outputs inputs"],
+    bias: Float[Tensor, " outputs"] | None = None,
+) -> Float[Tensor, "*tokens outputs"]:
+    """x Wᵀ + b of numbers that are split into two of bfloat16, in float32 ("bfloat16x3").
+
+    Three products of bfloat16 make one that is nearly of float32, for the fourth, of the two small
+    parts, is 2⁻¹⁶ of it at most: that pays where bfloat16 is multiplied more than three times as
+    fast.  Here each is multiplied in float32, where it is exact.
+
+    Source: Henry, Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For
+        Higher-Precision Computations", ARITH 2019.
+    """
+    (high, low), (weight_high, weight_low) = split(x), split(weight)
+    inputs = torch.cat((high, low, high), dim=-1)
+    return F.linear(inputs, torch.cat((weight_high, weight_high, weight_low), dim=1), bias)
+
+
 class Linear(nn.Linear):
     """`linear` as a module."""
 

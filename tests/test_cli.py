@@ -425,6 +425,9 @@ def test_embed_settings_reach_the_vectors_and_the_fingerprint(
     assert run("embed", "--model", tiny, "a", "--output", output, "--dtype", "bfloat16").code == 0
     assert read_vectors(output).fingerprint == half.fingerprint_of() != embedder.fingerprint_of()
     np.testing.assert_array_equal(read_vectors(output).vectors, half.encode(["a"]))
+    output = tmp_path / "split.npy"
+    assert run("embed", "--model", tiny, "a", "--output", output, "--dtype", "bfloat16x3").code == 0
+    assert read_vectors(output).fingerprint == embedder.fingerprint_of()
     assert "--truncate-dim is 13, expected at most 12, the width" in refused(
         "embed", "--model", tiny, "a", "--truncate-dim", "13"
     )

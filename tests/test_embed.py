@@ -959,6 +959,12 @@ def test_fingerprint_changes_with_the_dtype(minilm: Path, embedder: Embedder) ->
     assert len(found) == 4
 
 
+def test_bfloat16x3_is_a_way_of_computing_float32(minilm: Path, embedder: Embedder) -> None:
+    split = Embedder.from_pretrained(minilm, dtype="bfloat16x3", engine="pytorch")
+    assert split.fingerprint == embedder.fingerprint
+    assert split.computes == "float32 by PyTorch (as asked)"
+
+
 def test_fingerprint_changes_with_the_tokenizer(tmp_path: Path, tiny: Embedder) -> None:
     tiny.tokenizer.save_pretrained(tmp_path)
     path = tmp_path / "vocab.txt"

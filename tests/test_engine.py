@@ -180,6 +180,11 @@ def test_an_activation_that_the_kernels_lack_is_said() -> None:
         Engine(network("float32", hidden_act="silu"))
 
 
+def test_integers_are_not_computed_in_bfloat16x3() -> None:
+    with pytest.raises(KernelsUnavailableError, match="bfloat16x3 of weights that are not float32"):
+        Engine(network("int8"), bfloat16x3=True)
+
+
 def test_an_engine_knows_when_weights_have_changed() -> None:
     model = network("float32")
     made = Engine(model)

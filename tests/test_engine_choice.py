@@ -95,6 +95,17 @@ def test_auto_waits_until_there_is_something_to_do(builds: list[bool]) -> None:
     assert engines.description == "float32 by PyTorch (not compiled yet)"
 
 
+def test_bfloat16x3_asks_for_kernels_and_does_without(
+    builds: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    engines = Engines(embedder().model, "auto", reproducible=False, bfloat16x3=True)
+    for _ in range(2):
+        assert engines.for_tokens(1) is None
+    assert set(builds) == {True}
+    assert engines.description == "float32 by PyTorch (not compiled yet)"
+    assert caplog.messages == ["float32 is computed in place of bfloat16x3: not compiled yet"]
+
+
 def test_what_is_settled_stays(builds: list[bool]) -> None:
     engines = Engines(embedder().model, "auto", reproducible=False)
     assert engines.settle(10) is False

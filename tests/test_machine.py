@@ -89,6 +89,15 @@ def test_rate_is_operations_over_the_fastest_pass(
     assert matrix_rate(config(), dtype) == pytest.approx(4e9)
 
 
+def test_bfloat16x3_takes_three_products_or_one_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"bfloat16": 9e9, "float32": 2e9}
+    rate = machine.matrix_rate
+    monkeypatch.setattr(machine, "matrix_rate", lambda config, dtype, seconds: rates[dtype])
+    assert rate(config(), "bfloat16x3") == 3e9
+    rates["float32"] = 4e9
+    assert rate(config(), "bfloat16x3") == 4e9
+
+
 @pytest.mark.parametrize("dtype", list(LIMITS))
 def test_every_way_of_multiplying_gives_the_shape_of_the_layer(dtype: str) -> None:
     for way, is_there in LIMITS[dtype]:

@@ -465,6 +465,22 @@ def test_linear_of_bfloat16_is_that_of_autocast(monkeypatch: pytest.MonkeyPatch)
         assert (ours - theirs).abs().max() <= 4 * torch.finfo(torch.bfloat16).eps * scale
 
 
+def test_split_linear_leaves_out_the_product_of_the_small_parts_alone() -> None:
+    x = torch.tensor([[1 + 2**-9, 3.0]])  # split into 1 and 2^-9, and 3 and 0
+    weight = torch.tensor([[1 + 2**-9, 0.0], [0.0, 1 - 2**-10]])  # 1 and 2^-9, 1 and -2^-10
+    assert [part.tolist() for part in ops.split(x)] == [[[1, 3]], [[2**-9, 0]]]
+    assert ops.split_linear(x, weight).tolist() == [[1 + 2**-8, 3 - 3 * 2**-10]]
+
+
+@given(exponent=st.integers(-30, 30), seed=st.integers(0, 2**16))
+def test_split_is_all_but_the_last_bits(exponent: int, seed: int) -> None:
+    x = torch.randn(200, generator=torch.Generator().manual_seed(seed)) * 2.0**exponent
+    high, low = ops.split(x)
+    for part in (high, low):
+        assert part.bfloat16().float().equal(part)
+    assert ((high.double() + low - x).abs() <= 2**-17 * x.abs()).all()
+
+
 @pytest.mark.usefixtures("without_units")
 def test_linear_of_bfloat16_computes_no_gradient_of_what_is_frozen() -> None:
     x, weight, bias = map_of((4, 8))

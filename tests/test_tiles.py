@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from minibert import BertModel, Embedder, engine, ops
 from minibert.engine import Engine, load_kernels
-from minibert.engine_choice import EngineChoice
+from minibert.engine_choice import EngineChoice, Engines
 from minibert.kernels import build, operations
 from minibert.kernels.build import KernelsUnavailableError
 from minibert.kernels.panels import instructions_of, packed
@@ -41,6 +41,9 @@ needs_vectors = pytest.mark.skipif(
 # One worker compiles for all.
 pytestmark = [needs_vectors, pytest.mark.xdist_group("tiles")]
 
+WEIGHTS = {"bfloat16x3": "float32"}  # the dtype of a network's, where that is not its name
+NEARLY_FLOAT32 = 3e-5  # weights that are random make more of a small error than real ones do
+
 SIZES = st.integers(1, 300)
 SEEDS = st.integers(0, 2**16)
 ROWS = st.integers(1, 70)
@@ -54,19 +57,25 @@ def emulated() -> ctypes.CDLL:
     return compiled("-DMINIBERT_EMULATE_TILES")
 
 
-def engine_of(model: BertModel, library: ctypes.CDLL) -> Engine:
+def tiled(model: BertModel, dtype: str, library: ctypes.CDLL) -> Engine:
     """On a processor that says that it has tiles."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "load_kernels", lambda **_: library)
         patch.setattr("torch.cpu._is_amx_tile_supported", lambda: True)
-        return Engine(model)
+        return Engine(model, bfloat16x3=dtype == "bfloat16x3")
 
 
-def linear_map(library: ctypes.CDLL, linear: nn.Linear | ops.QuantisedLinear, x: Tensor) -> Tensor:
+def linear_map(
+    library: ctypes.CDLL,
+    linear: nn.Linear | ops.QuantisedLinear,
+    x: Tensor,
+    *,
+    bfloat16x3: bool = False,
+) -> Tensor:
     operations.use(library)
     scale = linear.scale if isinstance(linear, ops.QuantisedLinear) else None
-    panels = packed(library, linear.weight, linear.bias, scale)
-    return torch.ops.minibert.linear(x, *panels, linear.weight.shape[0])
+    panels = packed(library, linear.weight, linear.bias, scale, bfloat16x3=bfloat16x3)
+    return torch.ops.minibert.linear(x, *panels, linear.weight.shape[0], bfloat16x3)
 
 
 # ---- linear maps
@@ -104,6 +113,34 @@ def test_a_bfloat16_linear_map_is_its_twin(inputs: int, outputs: int, rows: int,
     assert ((got - twin).abs() <= room).all()
 
 
+def test_bfloat16x3_leaves_out_the_product_of_the_small_parts_alone() -> None:
+    linear = nn.Linear(1, 1)
+    with torch.no_grad():
+        linear.weight.fill_(1 + 2**-9)  # split into 1 and 2^-9, as is each input
+        linear.bias.fill_(0.25)
+    x = torch.tensor([[1 + 2**-9], [-1 - 2**-9], [0.0], [3.0]])
+    got = linear_map(emulated(), linear, x, bfloat16x3=True) - 0.25
+    assert got.flatten().tolist() == [1 + 2**-8, -1 - 2**-8, 0, 3 + 3 * 2**-9]
+
+
+@given(inputs=SIZES, outputs=SIZES, rows=ROWS, seed=SEEDS)
+def test_a_bfloat16x3_linear_map_is_its_twin_and_nearly_float32(
+    inputs: int, outputs: int, rows: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    linear = nn.Linear(inputs, outputs)
+    x = torch.randn(rows, inputs) * 10 ** torch.empty(rows, 1).uniform_(-3, 3)
+    with torch.no_grad():
+        got = linear_map(emulated(), linear, x, bfloat16x3=True)
+        twin = ops.split_linear(x, linear.weight, linear.bias)
+        exact = linear.double()(x.double())
+    room = 2e-6 * (x.norm(dim=1, keepdim=True) * inputs**0.5 + 1)
+    assert ((got - twin).abs() <= room).all()
+    # Of each product 2^-16 is left out, and two parts lose 2^-17; the rest is rounding of sums.
+    sizes = x.double().abs() @ linear.weight.abs().T + linear.bias.abs()
+    assert ((got - exact).abs() <= 2**-15 * sizes + room).all()
+
+
 @given(inputs=SIZES, outputs=SIZES, rows=ROWS, seed=SEEDS)
 def test_an_8_bit_linear_map_is_to_the_last_bit_what_it_is_by_vectors(
     inputs: int, outputs: int, rows: int, seed: int
@@ -131,17 +168,17 @@ def test_the_largest_sums_of_8_bits_are_exact() -> None:
 
 @cache
 def small(dtype: str) -> BertModel:
-    return network(dtype)
+    return network(WEIGHTS.get(dtype, dtype))
 
 
 @cache
 def by_tiles(dtype: str) -> Engine:
-    return engine_of(small(dtype), emulated())
+    return tiled(small(dtype), dtype, emulated())
 
 
 @cache
 def by_vectors() -> Engine:
-    return engine_of(small("int8"), load_kernels())
+    return tiled(small("int8"), "int8", load_kernels())
 
 
 @given(lengths=LENGTHS, seed=SEEDS, threads=st.integers(1, 3))
@@ -156,12 +193,13 @@ def test_a_network_of_8_bits_is_to_the_last_bit_what_it_is_by_vectors(
     assert got.equal(expected)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "bfloat16x3"])
 @settings(max_examples=15)  # each spends its time where threads wait for each other
 @given(lengths=LENGTHS, others=LENGTHS, threads=st.integers(1, 3))
-def test_a_sequence_in_bfloat16_is_the_same_to_the_last_bit_in_any_company(
-    lengths: list[int], others: list[int], threads: int
+def test_a_sequence_is_the_same_to_the_last_bit_in_any_company(
+    dtype: str, lengths: list[int], others: list[int], threads: int
 ) -> None:
-    made = by_tiles("bfloat16")
+    made = by_tiles(dtype)
     ids, more = ids_of(lengths), ids_of(others, seed=2)
     alone = [
         made.hidden(part.copy(), array([len(part)]))
@@ -182,7 +220,17 @@ def test_bfloat16_errs_no_further_than_pytorch_does(lengths: list[int], seed: in
     assert error(got, exact) <= error(by_pytorch(model, ids, lengths), exact)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@given(lengths=LENGTHS, seed=SEEDS)
+def test_a_network_in_bfloat16x3_is_nearly_float32(lengths: list[int], seed: int) -> None:
+    ids = ids_of(lengths, seed)
+    exact = by_pytorch(in_float64(small("float32")), ids, lengths)
+    got = by_tiles("bfloat16x3").hidden(ids, array(lengths))
+    assert error(got, exact) < NEARLY_FLOAT32
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [("bfloat16", 0.1), ("int8", 0.1), ("bfloat16x3", NEARLY_FLOAT32)]
+)
 @pytest.mark.parametrize(
     "values",
     [
@@ -193,12 +241,12 @@ def test_bfloat16_errs_no_further_than_pytorch_does(lengths: list[int], seed: in
     ],
     ids=str,
 )
-def test_tiles_take_other_networks(dtype: str, values: dict[str, object]) -> None:
-    model = network(dtype, **values)
+def test_tiles_take_other_networks(dtype: str, bound: float, values: dict[str, object]) -> None:
+    model = network(WEIGHTS.get(dtype, dtype), **values)
     lengths = [3, 40, 1, 18, 18]
     ids = ids_of(lengths)
-    got = engine_of(model, emulated()).hidden(ids, array(lengths))
-    assert error(got, by_pytorch(model, ids, lengths)) < 0.1
+    got = tiled(model, dtype, emulated()).hidden(ids, array(lengths))
+    assert error(got, by_pytorch(model, ids, lengths)) < bound
 
 
 def test_a_real_checkpoint_in_bfloat16_errs_no_further_than_by_pytorch(
@@ -217,18 +265,28 @@ def test_a_real_checkpoint_in_bfloat16_errs_no_further_than_by_pytorch(
     assert np.linalg.norm(got - exact) < np.linalg.norm(by_pytorch - exact)
 
 
+def test_a_real_checkpoint_in_bfloat16x3_is_nearly_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "load_kernels", lambda **_: emulated())
+    texts = ["cats purr", "dogs bark, and loudly", "a longer text about cats that purr"]
+    exact = Embedder.from_pretrained("all-MiniLM-L6-v2", dtype="float64").encode(texts)
+    embedder = Embedder.from_pretrained("all-MiniLM-L6-v2", dtype="bfloat16x3", engine="kernels")
+    got = embedder.encode(texts)
+    assert embedder.computes.startswith("bfloat16x3 by kernels for emulated AMX and ")
+    assert np.abs(got - exact).max() < 1e-5
+    assert np.array_equal(embedder.encode(texts[1]), got[1])
+
+
 # ---- what is said, and where there are none
 
 
 def test_what_computes_names_tiles_where_they_do() -> None:
-    said = {
-        dtype: engine_of(network(dtype), emulated()).description
-        for dtype in ("float32", "bfloat16", "int16", "int8")
-    }
-    vectors = instructions_of(load_kernels(), torch.float32)
+    dtypes = ("float32", "bfloat16", "bfloat16x3", "int16", "int8")
+    said = {dtype: by_tiles(dtype).description for dtype in dtypes}
+    vectors = instructions_of(load_kernels(), "float32")
     assert said == {
         "float32": f"float32 by kernels for {vectors}",
         "bfloat16": f"bfloat16 by kernels for emulated AMX and {vectors}",
+        "bfloat16x3": f"bfloat16x3 by kernels for emulated AMX and {vectors}",
         "int16": f"16-bit integers by kernels for {vectors}",
         "int8": f"8-bit integers by kernels for emulated AMX and {vectors}",
     }
@@ -238,9 +296,26 @@ def test_bfloat16_without_tiles_is_refused() -> None:
     """By a library that was compiled for other processors, or a system that lends no tiles."""
     library = compiled("-march=x86-64 -O0")
     with pytest.raises(KernelsUnavailableError, match="a form for bfloat16 without AMX"):
-        engine_of(network("bfloat16"), library)
+        tiled(network("bfloat16"), "bfloat16", library)
     with pytest.raises(KernelsUnavailableError, match="a form for bfloat16 without AMX"):
         linear_map(library, nn.Linear(3, 2).bfloat16(), torch.ones(1, 3))
+
+
+def test_bfloat16x3_without_tiles_is_float32_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    library = compiled("-march=x86-64 -O0")
+    monkeypatch.setattr(engine, "load_kernels", lambda **_: library)
+    model, lengths = small("float32"), [3, 2]
+    ids = ids_of(lengths)
+    engines = Engines(model, "kernels", reproducible=False, bfloat16x3=True)
+    found = engines.for_tokens(len(ids))
+    assert found is not None
+    assert found.hidden(ids, array(lengths)).equal(Engine(model).hidden(ids, array(lengths)))
+    why = "the kernels do not have a form for bfloat16x3 without AMX"
+    assert engines.description == f"{found.description} ({why})"
+    assert engines.for_tokens(len(ids)) is found
+    assert caplog.messages == [f"float32 is computed in place of bfloat16x3: {why}"]
 
 
 # ---- what the compiler makes of the instructions' names
@@ -263,20 +338,19 @@ def compiler() -> str:
 def test_what_is_compiled_for_tiles_computes_by_vectors_where_the_system_lends_none() -> None:
     library = compiled(FOR_TILES)
     lends = "amx_tile" in this_machine().units
-    assert instructions_of(library, torch.int8).startswith("AMX and ") == lends
+    assert instructions_of(library, "int8").startswith("AMX and ") == lends
     lengths = [1, 17, 40]
     ids = ids_of(lengths)
-    got = engine_of(small("int8"), library).hidden(ids, array(lengths))
+    got = tiled(small("int8"), "int8", library).hidden(ids, array(lengths))
     assert got.equal(by_vectors().hidden(ids, array(lengths)))
 
 
 TRAPPED = """
 import ctypes, sys, torch
-from test_tiles import FOR_TILES, array, compiled, emulated, engine_of, error, ids_of, small
+from test_tiles import FOR_TILES, array, by_tiles, compiled, error, ids_of, small, tiled
 ctypes.CDLL(sys.argv[1]).trap_tiles()
-for dtype, bound in (("int8", 0), ("bfloat16", 0.01)):
-    libraries = (compiled(FOR_TILES), emulated())
-    trapped, expected = (engine_of(small(dtype), each) for each in libraries)
+for dtype, bound in (("int8", 0), ("bfloat16", 0.01), ("bfloat16x3", 1e-5)):
+    trapped, expected = tiled(small(dtype), dtype, compiled(FOR_TILES)), by_tiles(dtype)
     assert " by kernels for AMX and " in trapped.description
     for lengths in ([1], [17, 40, 3], [80] * 9):
         ids = ids_of(lengths)

@@ -46,20 +46,27 @@ enum Activation { GELU, GELU_TANH, RELU };
 // Rows of the feed-forward network that are widened at once: wide rows stay in the cache.
 constexpr int WIDE_ROWS = 64;
 
+// Whether all but the linear maps is computed as precisely as in float32.
+template <class Kind>
+constexpr bool EXACT = std::is_same<Kind, Float32>::value || std::is_same<Kind, Bfloat16x3>::value;
+
 // The numbers of a batch on their way through the network.
 template <class Kind>
 struct Workspace {
     static constexpr bool quantised = !std::is_same<Kind, Float32>::value;
-    int hidden, wide, fused;  // distances of rows
+    int hidden, wide, fused;         // distances of rows
+    int narrow_hidden, narrow_wide;  // of quantised ones
     float *x, *qkv, *context, *y, *up;
-    typename Kind::Input *narrow, *narrow_wide;
+    typename Kind::Input *narrow, *narrow_up;
     float *scale, *zero;
 
     Workspace(Scratch& scratch, const Network& network, int tokens) {
         const Layer& layer = network.layer[0];
-        hidden = std::max(rounded_up(network.hidden, PANEL), rounded_up(network.hidden, BLOCK));
-        wide = rounded_up(std::max(layer.up.outputs, layer.down.inputs), LANES);
+        hidden = layer.output.outputs;
+        wide = layer.up.outputs;
         fused = layer.qkv.outputs;
+        narrow_hidden = layer.qkv.inputs;
+        narrow_wide = layer.down.inputs;
         const int wide_rows = std::min(tokens, WIDE_ROWS);
         const auto narrow_bytes = [](long width, int rows) {
             return sizeof(typename Kind::Input) * width * rounded_up(rows, tiles::ROWS);
@@ -73,8 +80,8 @@ struct Workspace {
         const size_t row = 4l * hidden * tokens;
         const size_t places[] = {
             place(row), place(4l * fused * tokens), place(row), place(row),
-            place(4l * wide * wide_rows), place(narrow_bytes(hidden, tokens)),
-            place(narrow_bytes(wide, wide_rows)), place(4l * tokens), place(4l * tokens)};
+            place(4l * wide * wide_rows), place(narrow_bytes(narrow_hidden, tokens)),
+            place(narrow_bytes(narrow_wide, wide_rows)), place(4l * tokens), place(4l * tokens)};
         char* memory = scratch.at_least(size);
         x = (float*)(memory + places[0]);
         qkv = (float*)(memory + places[1]);
@@ -82,7 +89,7 @@ struct Workspace {
         y = (float*)(memory + places[3]);
         up = (float*)(memory + places[4]);
         narrow = (typename Kind::Input*)(memory + places[5]);
-        narrow_wide = (typename Kind::Input*)(memory + places[6]);
+        narrow_up = (typename Kind::Input*)(memory + places[6]);
         scale = (float*)(memory + places[7]);
         zero = (float*)(memory + places[8]);
     }
@@ -131,13 +138,14 @@ class Encoder {
     // Quantises a row of `hidden` numbers for the linear map that follows.
     void narrow(const float* row, int token) {
         if constexpr (Workspace<Kind>::quantised)
-            quantise(row, net_.hidden, space_.hidden, space_.narrow + (long)token * space_.hidden,
-                     space_.scale + token, space_.zero + token);
+            quantise(Kind(), row, net_.hidden, space_.narrow_hidden,
+                     space_.narrow + (long)token * space_.narrow_hidden, space_.scale + token,
+                     space_.zero + token);
     }
 
     Rows<Kind> inputs(const float* rows) const {
         if constexpr (Workspace<Kind>::quantised)
-            return {space_.narrow, space_.hidden, space_.scale, space_.zero};
+            return {space_.narrow, space_.narrow_hidden, space_.scale, space_.zero};
         else
             return {rows, space_.hidden, nullptr, nullptr};
     }
@@ -174,10 +182,10 @@ class Encoder {
                 const float* q = space_.qkv + (long)token * space_.fused + head * dim;
                 const float *k = q + net_.hidden, *v = k + net_.hidden;
                 float* out = space_.context + (long)token * space_.hidden + head * dim;
-                if constexpr (Workspace<Kind>::quantised)
-                    IntegerAttention(length, dim, scratch_).run(q, k, v, space_.fused, out, space_.hidden);
-                else
+                if constexpr (EXACT<Kind>)
                     attention(q, k, v, space_.fused, length, dim, out, space_.hidden, (float*)scratch_);
+                else
+                    IntegerAttention(length, dim, scratch_).run(q, k, v, space_.fused, out, space_.hidden);
             }
             token += length;
         }
@@ -217,11 +225,11 @@ class Encoder {
         Rows<Kind> wide;
         if constexpr (Workspace<Kind>::quantised) {
             for (int i = member_.first(count); i < member_.last(count); ++i)
-                quantise(space_.up + (long)i * space_.wide, net_.intermediate, space_.wide,
-                         space_.narrow_wide + (long)i * space_.wide, space_.scale + first + i,
-                         space_.zero + first + i);
+                quantise(Kind(), space_.up + (long)i * space_.wide, net_.intermediate,
+                         space_.narrow_wide, space_.narrow_up + (long)i * space_.narrow_wide,
+                         space_.scale + first + i, space_.zero + first + i);
             member_.meet();
-            wide = {space_.narrow_wide, space_.wide, space_.scale + first, space_.zero + first};
+            wide = {space_.narrow_up, space_.narrow_wide, space_.scale + first, space_.zero + first};
         } else {
             wide = {space_.up, space_.wide, nullptr, nullptr};
         }
@@ -256,9 +264,8 @@ template <class Kind>
 char* attention_space(const Network& network, const Batch& batch) {
     const int longest = *std::max_element(batch.lengths, batch.lengths + batch.sequences);
     const int dim = network.hidden / network.heads;
-    if (Workspace<Kind>::quantised)
-        return attention_memory.at_least(IntegerAttention::bytes(longest, dim));
-    return attention_memory.at_least(4 * attention_scratch(longest, dim));
+    return attention_memory.at_least(EXACT<Kind> ? 4 * attention_scratch(longest, dim)
+                                                 : IntegerAttention::bytes(longest, dim));
 }
 
 inline std::vector<Batch> batches_of(const Batch& whole, int hidden, int budget) {

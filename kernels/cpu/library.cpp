@@ -15,7 +15,6 @@ template <class Kind>
 int linear_of(const Linear& map, const float* x, long rows, int inputs, float* y, int outputs,
               int threads) {
     constexpr int AT_ONCE = 64;
-    const int stride = rounded_up(inputs, BLOCK);
     return in_parallel((rows + AT_ONCE - 1) / AT_ONCE, threads, [&](int block) {
         const tiles::InUse in_use(Kind::BY_TILES);
         thread_local Scratch narrow_memory, wide_memory;
@@ -29,10 +28,11 @@ int linear_of(const Linear& map, const float* x, long rows, int inputs, float* y
             linear<Kind>(in, 0, count, map, 0, map.outputs / PANEL, sums, map.outputs, same);
         } else {
             typedef typename Kind::Input Input;
+            const long stride = map.inputs;
             auto* narrow = (Input*)narrow_memory.at_least(sizeof(Input) * AT_ONCE * stride);
             for (int row = 0; row < count; ++row)
-                quantise(from + (long)row * inputs, inputs, stride, narrow + row * stride,
-                         scale + row, zero + row);
+                quantise(Kind(), from + (long)row * inputs, inputs, map.inputs,
+                         narrow + row * stride, scale + row, zero + row);
             const Rows<Kind> in{narrow, stride, scale, zero};
             linear<Kind>(in, 0, count, map, 0, map.outputs / PANEL, sums, map.outputs, same);
         }
@@ -42,11 +42,15 @@ int linear_of(const Linear& map, const float* x, long rows, int inputs, float* y
     });
 }
 
+bool need_tiles(int numbers) { return numbers == BFLOAT16 || numbers == BFLOAT16X3; }
+
 // task of the kind of linear maps that compute with such numbers.
 template <class Task>
 int with_kind(int numbers, const Task& task) {
-    if constexpr (tiles::COMPILED)
+    if constexpr (tiles::COMPILED) {
         if (numbers == BFLOAT16) return task(Bfloat16());
+        if (numbers == BFLOAT16X3) return task(Bfloat16x3());
+    }
     if (numbers == INT16) return task(Int16());
     if (numbers == INT8) return task(Int8());
     return task(Float32());
@@ -60,7 +64,7 @@ int minibert_panel() { return PANEL; }
 int minibert_block() { return BLOCK; }
 
 // Whether there are kernels here for linear maps of such numbers.
-bool minibert_has(int numbers) { return numbers != BFLOAT16 || tiles::usable(); }
+bool minibert_has(int numbers) { return !need_tiles(numbers) || tiles::usable(); }
 
 // What they are computed by.
 const char* minibert_instructions(int numbers) {
@@ -76,7 +80,7 @@ const char* minibert_instructions(int numbers) {
     static const std::string vectors = "no vector instructions by name";
 #endif
     static const std::string tiles_too = std::string(tiles::NAME) + " and " + vectors;
-    const bool by_tiles = (numbers == INT8 || numbers == BFLOAT16) && tiles::usable();
+    const bool by_tiles = (numbers == INT8 || need_tiles(numbers)) && tiles::usable();
     return (by_tiles ? tiles_too : vectors).c_str();
 }
 

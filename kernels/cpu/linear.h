@@ -13,6 +13,10 @@
 //              y = s_out (s_row Σ q w - s_row zero_row Σ w) + b
 //     16 bits: x ≈ s_row q, q signed; sums of BLOCK inputs fit 32 bits, blocks are added in float32.
 //
+// Three products of bfloat16: x ≈ x_hi + x_lo, W ≈ W_hi + W_lo, each part rounded to bfloat16;
+//     y = x_hi W_hi + x_lo W_hi + x_hi W_lo + b
+// is a map of rows (x_hi x_lo x_hi) by weights (W_hi W_hi W_lo), of three times as many inputs.
+//
 // Matrices on tiles: 16 groups of inputs by 16 outputs of a panel are a tile as they lie there.  A
 // block of 32 rows by a panel of 48 outputs has its sums in six tiles; for six products, of 16 cycles
 // each, it loads 2 tiles of inputs and 5 of weights, of 8 cycles each: the bound is the rate of the
@@ -41,7 +45,7 @@ constexpr int PANEL = PANEL_VECTORS * LANES;
 constexpr int BLOCK = 128;  // inputs that are summed up as 16-bit integers
 
 // What a linear map computes with.
-enum Numbers { FLOAT32, BFLOAT16, INT16, INT8 };
+enum Numbers { FLOAT32, BFLOAT16, INT16, INT8, BFLOAT16X3 };
 
 // How a linear map is computed, and how its inputs and weights lie in memory.
 struct Float32 {
@@ -122,7 +126,11 @@ struct Bfloat16 {
     static MINIBERT_INLINE void multiply_tiles() { tiles::multiply_bfloat16<sum>(); }
 };
 
-// A linear map; `outputs` and `inputs` are rounded up to PANEL and to BLOCK, with zeros.
+// Nearly float32: only the product of the two small parts, at most 2⁻¹⁶ of the whole, is left out.
+struct Bfloat16x3 : Bfloat16 {};
+
+// A linear map; `outputs` and `inputs` are rounded up to PANEL and to BLOCK, with zeros; of Bfloat16x3
+// each third of the inputs is.
 struct Linear {
     const void* weights;
     const float* bias;    // (outputs)
@@ -301,22 +309,39 @@ void linear(const Rows<Kind>& x, int first, int last, const Linear& linear, int 
             });
 }
 
-// ---- quantising rows
+// ---- quantising rows of `count` numbers, for a linear map of `inputs`, as rounded up
 
-// To the nearest that bfloat16 has, halves to even.
-inline void quantise(const float* x, int count, int stride, uint16_t* q, float*, float*) {
+// LANES numbers from the i-th on, zeros behind the last.
+MINIBERT_INLINE Floats load_padded(const float* x, int count, int i) {
+    const int left = count - i;
+    return left >= LANES ? load(x + i) : left > 0 ? load_some(x + i, left) : all(0.0f);
+}
+
+// Writes the nearest that bfloat16 has, halves to even; returns what they are.
+MINIBERT_INLINE Floats store_bfloat16(uint16_t* to, Floats value) {
     typedef uint16_t Shorts __attribute__((vector_size(2 * LANES)));
-    for (int i = 0; i < stride; i += LANES) {
-        const int left = count - i;
-        const Floats value = left >= LANES ? load(x + i) : left > 0 ? load_some(x + i, left) : all(0.0f);
-        const Ints bits = (Ints)value;
-        const Shorts narrow = __builtin_convertvector((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, Shorts);
-        std::memcpy(q + i, &narrow, sizeof narrow);
+    const Ints bits = (Ints)value, high = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+    const Shorts narrow = __builtin_convertvector(high, Shorts);
+    std::memcpy(to, &narrow, sizeof narrow);
+    return (Floats)(high << 16);
+}
+
+inline void quantise(Bfloat16, const float* x, int count, int inputs, uint16_t* q, float*, float*) {
+    for (int i = 0; i < inputs; i += LANES) store_bfloat16(q + i, load_padded(x, count, i));
+}
+
+inline void quantise(Bfloat16x3, const float* x, int count, int inputs, uint16_t* q, float*, float*) {
+    const int third = inputs / 3;
+    for (int i = 0; i < third; i += LANES) {
+        const Floats value = load_padded(x, count, i);
+        const Floats high = store_bfloat16(q + i, value);
+        store_bfloat16(q + third + i, value - high);
+        store_bfloat16(q + 2 * third + i, high);
     }
 }
 
 // x ≈ scale * q with |q| <= 16383: half of what 16 bits hold, so that sums fit 32.
-inline void quantise(const float* x, int count, int stride, int16_t* q, float* scale, float*) {
+inline void quantise(Int16, const float* x, int count, int inputs, int16_t* q, float* scale, float*) {
     constexpr float LARGEST = 16383;
     Floats top = all(0.0f);
     for (int i = 0; i < count; i += LANES) {
@@ -327,16 +352,15 @@ inline void quantise(const float* x, int count, int stride, int16_t* q, float* s
     *scale = magnitude / LARGEST;
     const float inverse = magnitude > 0 ? LARGEST / magnitude : 0;
     typedef int16_t Shorts __attribute__((vector_size(2 * LANES)));
-    for (int i = 0; i < stride; i += LANES) {
-        const int left = count - i;
-        const Floats value = left >= LANES ? load(x + i) : left > 0 ? load_some(x + i, left) : all(0.0f);
+    for (int i = 0; i < inputs; i += LANES) {
+        const Floats value = load_padded(x, count, i);
         const Shorts narrow = __builtin_convertvector(nearest(value * inverse), Shorts);
         std::memcpy(q + i, &narrow, sizeof narrow);
     }
 }
 
 // x ≈ scale * (q - zero) with q in [0, 255]; 0 is always among what can be told exactly.
-inline void quantise(const float* x, int count, int stride, uint8_t* q, float* scale, float* zero) {
+inline void quantise(Int8, const float* x, int count, int inputs, uint8_t* q, float* scale, float* zero) {
     Floats top = all(0.0f), bottom = all(0.0f);
     for (int i = 0; i < count; i += LANES) {
         const Floats value = i + LANES <= count ? load(x + i) : load_some(x + i, count - i);
@@ -348,9 +372,8 @@ inline void quantise(const float* x, int count, int stride, uint8_t* q, float* s
     *scale = span / 255;
     *zero = (float)__builtin_lrintf(-low * inverse);
     typedef uint8_t Bytes __attribute__((vector_size(LANES)));
-    for (int i = 0; i < stride; i += LANES) {
-        const int left = count - i;
-        const Floats value = left >= LANES ? load(x + i) : left > 0 ? load_some(x + i, left) : all(0.0f);
+    for (int i = 0; i < inputs; i += LANES) {
+        const Floats value = load_padded(x, count, i);
         Floats moved = smaller(larger(to_floats(nearest(value * inverse)) + *zero, all(0.0f)), all(255.0f));
         const Bytes narrow = __builtin_convertvector(nearest(moved), Bytes);
         std::memcpy(q + i, &narrow, sizeof narrow);

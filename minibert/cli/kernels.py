@@ -13,8 +13,6 @@ def kernels() -> None:
     works without them, slower; MINIBERT_ENGINE=pytorch does without them too.
     """
     try:
-        import torch
-
         from minibert.engine import load_kernels
         from minibert.kernels.build import KernelsUnavailableError
         from minibert.kernels.panels import instructions_of
@@ -28,4 +26,4 @@ def kernels() -> None:
             f"{error}; until then PyTorch computes, at about half the speed"
         ) from None
     # Of all that are used: those of 8-bit integers.
-    click.echo(f"kernels for {instructions_of(library, torch.int8)}: {library._name}")
+    click.echo(f"kernels for {instructions_of(library, 'int8')}: {library._name}")

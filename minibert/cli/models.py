@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])  # those of `checkpoint`
-ANY_DTYPE = click.Choice([*DTYPE.choices, "int16", "int8"])  # and those of `quantise`
+ANY_DTYPE = click.Choice([*DTYPE.choices, "bfloat16x3", "int16", "int8"])  # and of an `Embedder`
 
 LongText = Literal["truncate", "windows", "error"]  # that of `embed`, which is slow to import
 Precision = Literal["float32", "int8", "binary"]  # that of `precision`, likewise
@@ -126,7 +126,7 @@ def loading_options(command: _Command) -> _Command:
             type=ANY_DTYPE,
             default="float32",
             show_default=True,
-            help="Of the computation; int16 and int8 are faster.",
+            help="Of the computation; int16 and int8 are faster; bfloat16x3 is for CPUs with AMX.",
         ),
         click.option("--revision", metavar="COMMIT", help="Of a hub id."),
         click.option("--sha256", metavar="HEX", help="What model.safetensors must hash to."),
