@@ -6,6 +6,7 @@ version of torch.  Threads are those of torch's own OpenMP, whose symbols are fo
 is loaded; with a second pool the two would spin against each other.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -83,10 +85,43 @@ def _cpu() -> str:
 
 
 def _compile(compiler: str, target: str, place: Path) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _alone_in(place.parent):
+            if not place.exists():  # or another process has made it meanwhile
+                _make(compiler, target, place)
+    except (KernelsUnavailableError, OSError) as error:
+        _failed[place] = f"the kernels could not be compiled: {error}"
+        raise KernelsUnavailableError(_failed[place]) from None
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Waits until no other process compiles for a folder."""
+    try:
+        import fcntl
+    except ImportError:  # on Windows two may compile, and the last one's library is kept
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("minibert: another process compiles the kernels, waiting for it … ")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            _say("done\n")
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def _make(compiler: str, target: str, place: Path) -> None:
     _say(f"minibert: compiling kernels for this CPU with {Path(compiler).name}, once … ")
     start = time.perf_counter()
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as folder:
             made, library = Path(folder) / "kernels.o", Path(folder) / place.name
             source = str(SOURCES / "library.cpp")
@@ -94,10 +129,9 @@ def _compile(compiler: str, target: str, place: Path) -> None:
             # Linked without -fopenmp, which would bring a second OpenMP beside torch's.
             _run([compiler, "-shared", str(made), "-o", str(library)])
             library.replace(place)
-    except (KernelsUnavailableError, OSError) as error:
+    except (KernelsUnavailableError, OSError):
         _say("failed\n")
-        _failed[place] = f"the kernels could not be compiled: {error}"
-        raise KernelsUnavailableError(_failed[place]) from None
+        raise
     _say(f"{time.perf_counter() - start:.0f} s\n")
 
 

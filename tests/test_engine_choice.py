@@ -1,6 +1,7 @@
 """Which way a network computes, and what is said of it."""
 
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -187,6 +188,39 @@ def test_kernels_are_compiled_once_and_kept(
     assert list(place.parent.iterdir()) == [place]
     build.load(tmp_path, target="-march=x86-64 -O0")
     assert capfd.readouterr().err == ""
+
+
+def test_two_processes_compile_once(tmp_path: Path) -> None:
+    """By a compiler that takes its time, and gives what has been compiled before."""
+    library = Path(load_kernels()._name)
+    compiler, asked = tmp_path / "g++", tmp_path / "asked"
+    compiler.write_text(
+        "#!/bin/sh\n"
+        'for each; do out="$each"; done\n'  # the last argument is where to write
+        'case "$1" in\n'
+        "--version) echo 1 ;;\n"
+        f'-shared) cp "{library}" "$out" ;;\n'
+        f'*) echo x >> "{asked}"; sleep 2; touch "$out" ;;\n'
+        "esac\n"
+    )
+    compiler.chmod(0o755)
+    program = (
+        "import pathlib, sys; from minibert.kernels import build;"
+        "build.load(pathlib.Path(sys.argv[1]))"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / "cache")],
+            env={**os.environ, "CXX": str(compiler)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = "".join(process.communicate(timeout=120)[1] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert asked.read_text().split() == ["x"]
+    assert said.count("compiling kernels") == 1, said
 
 
 def test_a_compiler_that_fails_is_quoted_and_not_asked_again(

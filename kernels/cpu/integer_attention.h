@@ -98,12 +98,6 @@ class IntegerAttention {
     int32_t* const scores_;   // (QUERIES, n_keys)
     int16_t* const shares_;   // (QUERIES, n_keys)
 
-    // LANES numbers of a row from a column on, zeros behind its end.
-    Floats numbers(const float* row, int column) const {
-        const int left = dim_ - column;
-        return left >= LANES ? load(row + column) : left > 0 ? load_some(row + column, left) : all(0.0f);
-    }
-
     // Of LANES keys from `first` on; `rest` where there are no more.
     Ints of_keys(int first, Ints x, int rest) const {
         static constexpr Lanes numbered = lanes([](int lane) { return lane; });
@@ -115,7 +109,7 @@ class IntegerAttention {
     Floats scaled(const float* rows, long stride, int column, float most, float* scale) const {
         Floats top = all(0.0f);
         for (int key = 0; key < length_; ++key) {
-            const Floats value = numbers(rows + key * stride, column);
+            const Floats value = load_padded(rows + key * stride, dim_, column);
             top = larger(top, larger(value, -value));
         }
         store(scale + column, top * (1 / most));
@@ -132,8 +126,8 @@ class IntegerAttention {
                 for (int lane = 0; lane < LANES; ++lane) {
                     const float* row = k + (key + lane) * stride;
                     if (key + lane < length_)
-                        block[lane] = (Floats)paired(nearest(numbers(row, column) * first),
-                                                     nearest(numbers(row, column + LANES) * second));
+                        block[lane] = (Floats)paired(nearest(load_padded(row, dim_, column) * first),
+                                                     nearest(load_padded(row, dim_, column + LANES) * second));
                     else
                         block[lane] = all(0.0f);
                 }
@@ -149,8 +143,8 @@ class IntegerAttention {
             const Floats inverse = scaled(v, stride, column, LARGEST_VALUE, value_scale_);
             for (int key = 0; key < length_; key += 2) {
                 const float* row = v + key * stride;
-                const Floats next = key + 1 < length_ ? numbers(row + stride, column) : all(0.0f);
-                const Ints pair = paired(nearest(numbers(row, column) * inverse), nearest(next * inverse));
+                const Floats next = key + 1 < length_ ? load_padded(row + stride, dim_, column) : all(0.0f);
+                const Ints pair = paired(nearest(load_padded(row, dim_, column) * inverse), nearest(next * inverse));
                 *(UnalignedInts*)(values_ + (long)key / 2 * width_ + column) = pair;
             }
         }
@@ -161,7 +155,7 @@ class IntegerAttention {
         Floats top = all(0.0f);
         for (int query = 0; query < length_; ++query)
             for (int column = 0; column < width_; column += LANES) {
-                const Floats value = numbers(q + query * stride, column) * load(key_scale_ + column);
+                const Floats value = load_padded(q + query * stride, dim_, column) * load(key_scale_ + column);
                 top = larger(top, larger(value, -value));
             }
         const float magnitude = largest(top), scale = magnitude / most_;
@@ -173,7 +167,7 @@ class IntegerAttention {
     void take_query(const float* q, int32_t* to) const {
         for (int column = 0; column < width_; column += 2 * LANES) {
             const auto part = [&](int from) {
-                return nearest(numbers(q, from) * load(key_scale_ + from) * query_factor_);
+                return nearest(load_padded(q, dim_, from) * load(key_scale_ + from) * query_factor_);
             };
             *(UnalignedInts*)(to + column / 2) = paired(part(column), part(column + LANES));
         }

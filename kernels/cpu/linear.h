@@ -27,6 +27,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "bfloat16.h"
 #include "parts.h"
 #include "simd.h"
 #include "team.h"
@@ -319,11 +320,9 @@ MINIBERT_INLINE Floats load_padded(const float* x, int count, int i) {
 
 // Writes the nearest that bfloat16 has, halves to even; returns what they are.
 MINIBERT_INLINE Floats store_bfloat16(uint16_t* to, Floats value) {
-    typedef uint16_t Shorts __attribute__((vector_size(2 * LANES)));
-    const Ints bits = (Ints)value, high = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-    const Shorts narrow = __builtin_convertvector(high, Shorts);
+    const Halves narrow = narrowed(value);
     std::memcpy(to, &narrow, sizeof narrow);
-    return (Floats)(high << 16);
+    return widened(narrow);
 }
 
 inline void quantise(Bfloat16, const float* x, int count, int inputs, uint16_t* q, float*, float*) {
@@ -351,7 +350,6 @@ inline void quantise(Int16, const float* x, int count, int inputs, int16_t* q, f
     const float magnitude = largest(top);
     *scale = magnitude / LARGEST;
     const float inverse = magnitude > 0 ? LARGEST / magnitude : 0;
-    typedef int16_t Shorts __attribute__((vector_size(2 * LANES)));
     for (int i = 0; i < inputs; i += LANES) {
         const Floats value = load_padded(x, count, i);
         const Shorts narrow = __builtin_convertvector(nearest(value * inverse), Shorts);
