@@ -2,9 +2,9 @@
 
 By the kernels attention's products are those of 16 bits as well (`ops.integer_attention`).
 
-int16  activations and weights to about 14 bits: the vectors of all-MiniLM-L6-v2 differ by 4e-4
-       at most, less than those of bfloat16, and twice as fast as float32 on a CPU
-int8   a quarter of the memory and four times as fast; see docs/performance.md for its price
+int16  activations and weights to about 14 bits: the vectors of all-MiniLM-L6-v2 differ by 5e-4
+       at most, less than those of bfloat16, and nearly twice as fast as float32 on a CPU
+int8   a quarter of the memory and three times as fast; see docs/performance.md for its price
 """
 
 from typing import TypeVar
