@@ -223,7 +223,7 @@ def test_embeddings_are_their_twins(dtype: torch.dtype, tokens: int, width: int,
     weight, bias = (numbers(width, dtype=dtype) for _ in range(2))
     out, _, _ = norm.embed_norm(*rows, *tables, weight, bias, 1e-3)
     twins = exact(*tables, weight, bias)
-    terms = [F.embedding(row.cpu(), table) for row, table in zip(rows, twins, strict=False)]
+    terms = [F.embedding(row.cpu(), table) for row, table in zip(rows, twins[:3], strict=True)]
     twin = ops.add_norm(terms, *twins[3:], 1e-3)
     assert_agree([out], [twin], ROOM[dtype])
     assert_gradients_agree(out, [*tables, weight, bias], twin, twins, 10 * ROOM[dtype])

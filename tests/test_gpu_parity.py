@@ -105,7 +105,7 @@ def test_embeddings(dtype: torch.dtype) -> None:
     judge(
         lambda *tables: norm.embed_norm(*rows, *tables, 1e-12)[0],
         lambda *tables: ops.add_norm(
-            [F.embedding(row, table) for row, table in zip(rows, tables, strict=False)],
+            [F.embedding(row, table) for row, table in zip(rows, tables[:3], strict=True)],
             *tables[3:],
             1e-12,
         ),

@@ -100,10 +100,7 @@ MINIBERT_INLINE void attend(const float* q, long stride, const float* keys, cons
                 const int left = dim - column - half * LANES;
                 float* to = out + query * out_stride + column + half * LANES;
                 const Floats value = sums[query][half] / total[query];
-                if (left >= LANES)
-                    store(to, value);
-                else if (left > 0)
-                    store_some(to, value, left);
+                if (left > 0) store_first(to, value, left);
             }
     }
 }
@@ -124,7 +121,7 @@ inline void attention(const float* q, const float* k, const float* v, long strid
                 if (key + lane >= length)
                     block[lane] = all(0.0f);
                 else
-                    block[lane] = left >= LANES ? load(from) : load_some(from, left);
+                    block[lane] = load_first(from, left);
             }
             transpose(block);
             for (int lane = 0; lane < LANES; ++lane) store(keys + (long)(i + lane) * n_keys + key, block[lane]);

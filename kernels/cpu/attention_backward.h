@@ -46,11 +46,8 @@ inline long attention_backward_scratch(int queries, int keys, int dim) {
 template <class Number>
 inline void widen(const Head<const Number>& from, int rows, int dim, int width, float* to) {
     for (int row = 0; row < rows; ++row)
-        for (int i = 0; i < width; i += LANES) {
-            const int left = dim - i;
-            store(to + (long)row * width + i,
-                  left > 0 ? load_first(from.token(row) + i, left) : all(0.0f));
-        }
+        for (int i = 0; i < width; i += LANES)
+            store(to + (long)row * width + i, load_padded(from.token(row), dim, i));
 }
 
 // (rows, width) to (width, columns), the columns behind the last row zeros.

@@ -1,8 +1,6 @@
 // Numbers of bfloat16, the upper halves of floats; all arithmetic is done on floats.
 #pragma once
 
-#include <type_traits>
-
 #include "simd.h"
 
 namespace minibert {
@@ -44,26 +42,6 @@ MINIBERT_INLINE void store(Bf16* to, Floats x) {
 MINIBERT_INLINE void store_some(Bf16* to, Floats x, int count) {
     const Halves narrow = narrowed(x);
     std::memcpy(to, &narrow, 2 * count);
-}
-
-template <class Number>
-MINIBERT_INLINE Floats load_first(const Number* from, int count) {
-    return count >= LANES ? load(from) : load_some(from, count);
-}
-template <class Number>
-MINIBERT_INLINE void store_first(Number* to, Floats x, int count) {
-    if (count >= LANES)
-        store(to, x);
-    else
-        store_some(to, x, count);
-}
-
-// task(first, size) for each vector of `count` numbers, the last of which may be shorter.
-template <class Task>
-MINIBERT_INLINE void in_vectors(long count, const Task& task) {
-    long i = 0;
-    for (; i + LANES <= count; i += LANES) task(i, std::integral_constant<int, LANES>());
-    if (i < count) task(i, (int)(count - i));
 }
 
 }  // namespace minibert

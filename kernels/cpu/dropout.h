@@ -16,9 +16,7 @@ struct Dropout {
 
     // The factor of each of LANES values from the one of that number on: 0 where it is dropped.
     MINIBERT_INLINE Floats factors(uint32_t number) const {
-        Words lanes;
-        for (int lane = 0; lane < LANES; ++lane) lanes[lane] = lane;
-        const Words once = mixed((lanes + number) ^ (uint32_t)seed);
+        const Words once = mixed(((Words)numbered() + number) ^ (uint32_t)seed);
         const Words draws = mixed(once + (uint32_t)(seed >> 32)) >> 16;
         return draws >= n_dropped ? all(factor) : all(0.0f);
     }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "in_parallel.h"
 #include "integer_attention.h"
 #include "linear.h"
 #include "norm.h"
@@ -295,19 +296,14 @@ template <class Kind>
 bool encode(const Network& network, const Batch& whole, int budget, int threads) {
     const std::vector<Batch> batches = batches_of(whole, network.hidden, budget);
     const int count = batches.size();
+    if (threads == 1 || count >= 2 * threads)
+        return !in_parallel(count, threads, [&](int i) {
+            Barrier alone(1);
+            const Workspace<Kind> space(workspace_memory, network, batches[i].tokens);
+            char* scratch = attention_space<Kind>(network, batches[i]);
+            Encoder<Kind>(network, batches[i], space, {0, 1, &alone}, scratch).run();
+        });
     std::atomic<bool> enough{true};
-    if (threads == 1 || count >= 2 * threads) {
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-        for (int i = 0; i < count; ++i) try {
-                Barrier alone(1);
-                const Workspace<Kind> space(workspace_memory, network, batches[i].tokens);
-                char* scratch = attention_space<Kind>(network, batches[i]);
-                Encoder<Kind>(network, batches[i], space, {0, 1, &alone}, scratch).run();
-            } catch (const std::bad_alloc&) {
-                enough = false;
-            }
-        return enough;
-    }
     for (const Batch& batch : batches) {
         Barrier barrier(threads);
         const Workspace<Kind> space(workspace_memory, network, batch.tokens);

@@ -100,9 +100,8 @@ class IntegerAttention {
 
     // Of LANES keys from `first` on; `rest` where there are no more.
     Ints of_keys(int first, Ints x, int rest) const {
-        static constexpr Lanes numbered = lanes([](int lane) { return lane; });
         if (first + LANES <= length_) return x;
-        return vector_of(numbered) < length_ - first ? x : all(rest);
+        return numbered() < length_ - first ? x : all(rest);
     }
 
     // Finds the scale of LANES columns of all keys; gives its inverse.
@@ -110,7 +109,7 @@ class IntegerAttention {
         Floats top = all(0.0f);
         for (int key = 0; key < length_; ++key) {
             const Floats value = load_padded(rows + key * stride, dim_, column);
-            top = larger(top, larger(value, -value));
+            top = larger(top, magnitude(value));
         }
         store(scale + column, top * (1 / most));
         return top > 0.0f ? most / top : all(0.0f);
@@ -156,7 +155,7 @@ class IntegerAttention {
         for (int query = 0; query < length_; ++query)
             for (int column = 0; column < width_; column += LANES) {
                 const Floats value = load_padded(q + query * stride, dim_, column) * load(key_scale_ + column);
-                top = larger(top, larger(value, -value));
+                top = larger(top, magnitude(value));
             }
         const float magnitude = largest(top), scale = magnitude / most_;
         query_factor_ = magnitude > 0 ? most_ / magnitude : 0;
@@ -232,10 +231,7 @@ class IntegerAttention {
                     const int from = column + half * LANES, left = dim_ - from;
                     float* to = out + query * out_stride + from;
                     const Floats value = context[query][half] * load(value_scale_ + from) * factor[query];
-                    if (left >= LANES)
-                        store(to, value);
-                    else if (left > 0)
-                        store_some(to, value, left);
+                    if (left > 0) store_first(to, value, left);
                 }
         }
     }

@@ -312,12 +312,6 @@ void linear(const Rows<Kind>& x, int first, int last, const Linear& linear, int 
 
 // ---- quantising rows of `count` numbers, for a linear map of `inputs`, as rounded up
 
-// LANES numbers from the i-th on, zeros behind the last.
-MINIBERT_INLINE Floats load_padded(const float* x, int count, int i) {
-    const int left = count - i;
-    return left >= LANES ? load(x + i) : left > 0 ? load_some(x + i, left) : all(0.0f);
-}
-
 // Writes the nearest that bfloat16 has, halves to even; returns what they are.
 MINIBERT_INLINE Floats store_bfloat16(uint16_t* to, Floats value) {
     const Halves narrow = narrowed(value);
@@ -344,8 +338,8 @@ inline void quantise(Int16, const float* x, int count, int inputs, int16_t* q, f
     constexpr float LARGEST = 16383;
     Floats top = all(0.0f);
     for (int i = 0; i < count; i += LANES) {
-        const Floats value = i + LANES <= count ? load(x + i) : load_some(x + i, count - i);
-        top = larger(top, larger(value, -value));
+        const Floats value = load_first(x + i, count - i);
+        top = larger(top, magnitude(value));
     }
     const float magnitude = largest(top);
     *scale = magnitude / LARGEST;
@@ -361,7 +355,7 @@ inline void quantise(Int16, const float* x, int count, int inputs, int16_t* q, f
 inline void quantise(Int8, const float* x, int count, int inputs, uint8_t* q, float* scale, float* zero) {
     Floats top = all(0.0f), bottom = all(0.0f);
     for (int i = 0; i < count; i += LANES) {
-        const Floats value = i + LANES <= count ? load(x + i) : load_some(x + i, count - i);
+        const Floats value = load_first(x + i, count - i);
         top = larger(top, value);
         bottom = smaller(bottom, value);
     }

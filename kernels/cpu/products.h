@@ -34,7 +34,6 @@ constexpr float LARGEST_SUM = 2147483647.0f / LARGEST_LEFT - BLOCK;
 // Of smaller numbers the reciprocal would be infinite.
 constexpr float SMALLEST = 1e-34f;
 
-MINIBERT_INLINE Floats magnitude(Floats x) { return larger(x, -x); }
 // 0 for a number, else none.
 MINIBERT_INLINE Floats defect(Floats x) { return x - x; }
 MINIBERT_INLINE Floats inverse(Floats scale) {
@@ -56,9 +55,8 @@ void quantise_rows(const Number* x, int columns, const Left& to, int first, int 
         to.scale[row] = scale + sum(defects);
         const Floats by = inverse(all(scale));
         for (int i = 0; i < to.stride; i += LANES) {
-            const int left = columns - i;
-            const Floats value = left > 0 ? load_first(from + i, left) : all(0.0f);
-            const Shorts narrow = __builtin_convertvector(rounded(value, by), Shorts);
+            const Shorts narrow =
+                __builtin_convertvector(rounded(load_padded(from, columns, i), by), Shorts);
             std::memcpy(to.values + row * to.stride + i, &narrow, sizeof narrow);
         }
     }

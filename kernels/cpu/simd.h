@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
@@ -45,6 +46,32 @@ MINIBERT_INLINE Floats load_some(const float* from, int count, float rest = 0) {
 }
 MINIBERT_INLINE void store_some(float* to, Floats x, int count) { std::memcpy(to, &x, 4 * count); }
 
+// The same of any numbers that have these four, and of any count from 1 on.
+template <class Number>
+MINIBERT_INLINE Floats load_first(const Number* from, int count) {
+    return count >= LANES ? load(from) : load_some(from, count);
+}
+template <class Number>
+MINIBERT_INLINE void store_first(Number* to, Floats x, int count) {
+    if (count >= LANES)
+        store(to, x);
+    else
+        store_some(to, x, count);
+}
+// LANES numbers of a row of `count` from the i-th on, zeros behind the last.
+template <class Number>
+MINIBERT_INLINE Floats load_padded(const Number* row, int count, int i) {
+    return i < count ? load_first(row + i, count - i) : all(0.0f);
+}
+
+// task(first, size) for each vector of `count` numbers, the last of which may be shorter.
+template <class Task>
+MINIBERT_INLINE void in_vectors(long count, const Task& task) {
+    long i = 0;
+    for (; i + LANES <= count; i += LANES) task(i, std::integral_constant<int, LANES>());
+    if (i < count) task(i, (int)(count - i));
+}
+
 MINIBERT_INLINE Floats larger(Floats a, Floats b) {
 #if defined(MINIBERT_AVX512)
     return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
@@ -65,7 +92,9 @@ MINIBERT_INLINE Floats smaller(Floats a, Floats b) {
 #endif
 }
 
-// The lanes that a shuffle takes, as a constant: GCC would put together a vector of them anew.
+MINIBERT_INLINE Floats magnitude(Floats x) { return larger(x, -x); }
+
+// A number a lane, as a constant: GCC would put together a vector of them anew.
 struct alignas(4 * LANES) Lanes {
     int32_t from[LANES];
 };
@@ -79,6 +108,13 @@ MINIBERT_INLINE Ints vector_of(const Lanes& lanes) {
     Ints x;
     std::memcpy(&x, &lanes, sizeof x);
     return x;
+}
+
+// By its parameter a constant of this width alone: a process may hold libraries of several.
+template <int count = LANES>
+MINIBERT_INLINE Ints numbered() {
+    static constexpr Lanes numbers = lanes([](int lane) { return lane; });
+    return vector_of(numbers);
 }
 
 // Lanes are folded in halves, so the order of additions depends on nothing but LANES.
@@ -183,7 +219,7 @@ MINIBERT_INLINE Floats rough_gelu(Floats x) {
 // x / (1 + e^-2u) with u = √(2/π) (x + 0.044715 x³): GELU by its tanh form.
 MINIBERT_INLINE Floats gelu_tanh(Floats x) {
     const Floats u = 1.59576912f * (x + 0.044715f * x * x * x);
-    const Floats power = exp_of_negative(-larger(u, -u));
+    const Floats power = exp_of_negative(-magnitude(u));
     return x * (u > 0.0f ? all(1.0f) : power) * reciprocal(1.0f + power);
 }
 
