@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from minibert.gradients import gradient_values
+
 
 class Watch:
     """Keeps what a network was last given, by hooks; `close` takes them off again.
@@ -94,7 +96,9 @@ class Watch:
         if found:
             return found[0]
         for name, parameter in self._model.named_parameters():
-            if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+            if parameter.grad is None:
+                continue
+            if not bool(gradient_values(parameter.grad).isfinite().all()):
                 return f"the gradient of {name}"
         return "the loss, not the network's answers"
 

@@ -50,6 +50,7 @@ from minibert.doctor.signals import (
 )
 from minibert.doctor.start import constant_weights, fresh_encoder, high_dropout, is_pretrained
 from minibert.errors import TrainingError, in_one_line
+from minibert.gradients import gradient_values
 
 _EVERY = 5  # updates between two looks at weights and gradients, and at the rules
 _ROW = 5  # updates in a row that settle what one may be by chance
@@ -499,7 +500,7 @@ def frozen_dropouts(model: nn.Module) -> list[nn.Dropout]:
 
 
 def _has_grad(parameter: nn.Parameter) -> bool:
-    return parameter.grad is not None and bool(parameter.grad.any())
+    return parameter.grad is not None and bool(gradient_values(parameter.grad).any())
 
 
 def _fit(found: Tensor, expected: Tensor) -> float:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from minibert.gradients import gradient_values
+
 # Values of each parameter that are followed. Of all layers together that makes tens of thousands.
 _SAMPLE = 512
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)(?:\.|$)")
@@ -64,7 +66,11 @@ class Probe:
         n_updates = max(1, step - self._step)
         gradients, missing = {}, []
         for part, members in self._parts.items():
-            norms = [p.grad.detach().float().norm() for _, p in members if p.grad is not None]
+            norms = [
+                gradient_values(p.grad.detach()).float().norm()
+                for _, p in members
+                if p.grad is not None
+            ]
             if norms:
                 gradients[part] = float(torch.stack(norms).norm())
             elif any(p.requires_grad for _, p in members):

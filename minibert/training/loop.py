@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from minibert import ops
 from minibert.errors import CheckpointError, RunError, TrainingError
+from minibert.gradients import gradient_values, row_gradients
 from minibert.model import BertModel
 from minibert.training.batches import drawn, epoch_batches, portions
 from minibert.training.examples import Batch, Examples, collate
@@ -194,7 +195,7 @@ class Trainer:
     @freed_memory_kept()
     def run(self) -> None:
         """All updates that are left, with evaluations and checkpoints in between."""
-        with ops.computed_by(self.substitutes):
+        with ops.computed_by(self.substitutes), self._gradients_of_tables():
             self._run()
 
     def _run(self) -> None:
@@ -360,6 +361,13 @@ class Trainer:
                 )
             }
         return self._epochs[epoch]
+
+    def _gradients_of_tables(self) -> contextlib.AbstractContextManager[None]:
+        """Of rows alone, with kernels: a norm of other parts is not the same to the last bit."""
+        takes_rows = isinstance(self.optimizer, AdamW) and not self.run_config.optimizer.l1
+        if self.substitutes is None or not takes_rows or self.processes.size > 1:
+            return contextlib.nullcontext()
+        return row_gradients(self.model)
 
     def _due(self, every: str | int) -> bool:
         return self.step % (every if isinstance(every, int) else self.steps_per_epoch) == 0
@@ -583,7 +591,9 @@ def first_not_finite(model: nn.Module) -> str:
         if not bool(parameter.isfinite().all()):
             return f"the values of {name}"
     for name, parameter in model.named_parameters():
-        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+        if parameter.grad is None:
+            continue
+        if not bool(gradient_values(parameter.grad).isfinite().all()):
             return f"the gradient of {name}"
     return "the loss"
 

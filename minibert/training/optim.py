@@ -30,7 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from minibert.errors import CheckpointError, TrainingError
+from minibert.gradients import gradient_values
 from minibert.model import BertModel
+from minibert.training.row_moments import Part, RowMoments
 
 # Elements. 2 MiB of float32: a block of values, gradients, two moments and one temporary stays in
 # the cache that the cores share, and is long enough for the threads to be worth their start.
@@ -166,10 +168,10 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float, *, divisor: fl
     norm = √(Σ (g / divisor)²) over all gradients
     g = g / divisor, and where norm > max_norm, g = g / divisor · max_norm / norm
 
-    All in one pass behind the one for the norm.  At or below the bound nothing is scaled, so that
-    `math.inf` only measures.  Where the norm is NaN or infinite nothing is touched: scaled,
-    infinite gradients would become NaN and the others 0.  The caller must look at what is
-    returned, and not step.  Returning a number waits for an accelerator.
+    All in one pass behind the one for the norm; a sparse gradient is coalesced.  At or below the
+    bound nothing is scaled, so that `math.inf` only measures.  Where the norm is NaN or infinite
+    nothing is touched: scaled, infinite gradients would become NaN and the others 0.  The caller
+    must look at what is returned, and not step.  Returning a number waits for an accelerator.
 
     Returns: the norm before it was clipped.
 
@@ -182,9 +184,12 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float, *, divisor: fl
             f"max_norm is {max_norm}, expected a number above 0; 1.0 is BERT's, math.inf clips "
             "nothing"
         )
-    gradients = [
-        parameter.grad for parameter in dict.fromkeys(parameters) if parameter.grad is not None
-    ]
+    gradients = []
+    for parameter in dict.fromkeys(parameters):
+        if parameter.grad is not None:
+            if parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.coalesce()
+            gradients.append(gradient_values(parameter.grad))
     raw = _norm([part for grad in gradients for part in torch.split(grad.reshape(-1), _NORM_PIECE)])
     if not math.isfinite(raw):  # perhaps only the squares were too large for float32
         raw = _norm([gradient.double() for gradient in gradients])
@@ -230,6 +235,7 @@ class _Tracked:
     group: ParameterGroup
     steps: int = 0
     memory: tuple[Tensor, ...] = ()
+    of_rows: RowMoments | None = None  # in place of `memory`
 
     @property
     def ready(self) -> bool:
@@ -248,14 +254,42 @@ class _Tracked:
             _HAS_LANES
             and self.parameter.device.type == "cpu"
             and self.parameter.dtype == self.dtype
-            and self.parameter.numel() % _LANES == 0
+            and (self.parameter.shape[1] if self.by_rows else self.parameter.numel()) % _LANES == 0
             and self.parameter.is_contiguous()
-            and self.parameter.grad.is_contiguous()
+            and (self.by_rows or self.parameter.grad.is_contiguous())
         )
 
+    @property
+    def by_rows(self) -> bool:
+        """Whether the gradient is one of rows, and no other row moves but by the decay."""
+        assert self.parameter.grad is not None
+        return (
+            self.parameter.grad.is_sparse
+            and (not self.steps or self.of_rows is not None)
+            and not self.group.l1
+            and self.parameter.device.type == "cpu"
+            and self.parameter.dtype == self.dtype
+        )
+
+    def prepare(self, *, rows: bool) -> None:
+        """Make the gradient a whole one, and the memory, unless both can be of `rows`."""
+        assert self.parameter.grad is not None
+        if rows and self.by_rows:
+            self.parameter.grad = self.parameter.grad.coalesce()
+            return
+        if self.parameter.grad.is_sparse:
+            self.parameter.grad = self.parameter.grad.to_dense()
+        if self.of_rows is not None:
+            self.memory, self.of_rows = self.of_rows.of_whole_table(), None
+
     def begin(self, n_memories: int) -> None:
-        """Count a step, and make room at the first."""
-        if not self.steps:
+        """Count a step, and make room for what is new."""
+        if self.by_rows:
+            assert self.parameter.grad is not None
+            if self.of_rows is None:
+                self.of_rows = RowMoments(self.parameter, n_memories, self.dtype)
+            self.of_rows.see(self.parameter.grad.indices()[0])
+        elif not self.steps:
             self.memory = tuple(
                 torch.zeros_like(
                     self.parameter, dtype=self.dtype, memory_format=torch.contiguous_format
@@ -281,16 +315,20 @@ class _Block(NamedTuple):
     group: ParameterGroup
     steps: int  # this one included
     stored: list[Tensor]  # the parameters themselves
-    values: list[Tensor]  # the same, or copies in float32 of half-precision parameters
+    values: list[Tensor]  # the same, or copies in float32 of half-precision parameters, or of rows
     gradients: list[Tensor]  # in the dtype of `values`
     memories: tuple[list[Tensor], ...]
     in_one_pass: bool  # whether it may be
+    weight_decay: float
+    rows: Tensor | None = None  # of the one parameter that is stored
 
     def finish(self, rate: float) -> None:
         """Take away l1, and round half-precision parameters once, at the end."""
         if self.group.l1:
             torch._foreach_sub_(self.values, _clamped(self.values, rate * self.group.l1))
-        if self.stored[0].dtype != self.values[0].dtype:
+        if self.rows is not None:
+            self.stored[0].index_copy_(0, self.rows, self.values[0])
+        elif self.stored[0].dtype != self.values[0].dtype:
             torch._foreach_copy_(self.stored, self.values)
 
 
@@ -304,14 +342,22 @@ def _clamped(values: list[Tensor], bound: float) -> tuple[Tensor, ...]:
 class _Memory:
     """The parameters of an optimizer with what it remembers of them, under the names `kinds`.
 
-    With `one_pass` what may be updated by a single kernel comes in blocks of its own, uncut.
+    With `one_pass` what may be updated by a single kernel comes in blocks of its own, uncut.  With
+    `rows` a sparse gradient's parameter comes in blocks of the rows that ever had one, and what is
+    remembered is of these alone.
     """
 
     def __init__(
-        self, groups: Sequence[ParameterGroup], kinds: tuple[str, ...], *, one_pass: bool = False
+        self,
+        groups: Sequence[ParameterGroup],
+        kinds: tuple[str, ...],
+        *,
+        one_pass: bool = False,
+        rows: bool = False,
     ) -> None:
         self.kinds = kinds
         self.one_pass = one_pass
+        self.rows = rows
         self.tracked = [
             _Tracked(name, parameter, group)
             for group in groups
@@ -327,13 +373,17 @@ class _Memory:
             names.add(entry.name)
             parameters.add(entry.parameter)
 
-    def blocks(self) -> Iterator[_Block]:
+    def blocks(self, multiplier: float) -> Iterator[_Block]:
         """Count a step of every parameter that has a gradient, and give all that there is to do.
 
-        A parameter of half precision is copied into float32, block by block.
+        A parameter of half precision is copied into float32, block by block.  All rows of a table
+        that comes by rows have been decayed, at `multiplier` times the rate.
         """
-        ready = (entry for entry in self.tracked if entry.ready)
-        for likeness, alike in groupby(ready, key=self._likeness):
+        for likeness, alike in groupby(self._ready(), key=self._likeness):
+            if likeness.by_rows:
+                for entry in alike:
+                    yield from self._row_blocks(entry, likeness, multiplier)
+                continue
             cut = likeness.device.type == "cpu" and not likeness.in_one_pass
             limit = _BLOCK if cut else sys.maxsize
             n_elements, block = 0, list[tuple[Tensor, ...]]()
@@ -347,6 +397,24 @@ class _Memory:
                     block.append(piece)
             yield _block(likeness, block)
 
+    def _ready(self) -> Iterator[_Tracked]:
+        for entry in self.tracked:
+            if entry.ready:
+                entry.prepare(rows=self.rows)
+                yield entry
+
+    def _row_blocks(
+        self, entry: _Tracked, likeness: "_Likeness", multiplier: float
+    ) -> Iterator[_Block]:
+        entry.begin(len(self.kinds))
+        assert entry.of_rows is not None
+        assert entry.parameter.grad is not None
+        table, group = entry.parameter.detach(), entry.group
+        if group.weight_decay:
+            table.mul_(1 - group.learning_rate * multiplier * group.weight_decay)
+        for part in entry.of_rows.parts(entry.parameter.grad):
+            yield _row_block(likeness, table, part)
+
     def _likeness(self, entry: _Tracked) -> "_Likeness":
         return _Likeness(
             entry.group,
@@ -354,6 +422,7 @@ class _Memory:
             entry.parameter.device,
             entry.parameter.dtype,
             self.one_pass and entry.in_one_pass,
+            entry.by_rows,
         )
 
     def zero_grad(self) -> None:
@@ -365,7 +434,11 @@ class _Memory:
         for entry in self.tracked:
             state[f"steps.{entry.name}"] = torch.tensor(entry.steps)
             kinds = self.kinds if entry.steps else ()  # before its first step it remembers nothing
-            for kind, tensor in zip(kinds, entry.memory, strict=True):
+            memory = entry.memory
+            if entry.of_rows is not None:
+                memory = entry.of_rows.memory()
+                state[f"rows.{entry.name}"] = entry.of_rows.rows
+            for kind, tensor in zip(kinds, memory, strict=True):
                 state[f"{kind}.{entry.name}"] = tensor
         return state
 
@@ -375,17 +448,28 @@ class _Memory:
             steps = int(_stored(state, f"steps.{entry.name}", (), torch.int64))
             keys = [f"{kind}.{entry.name}" for kind in self.kinds] if steps else []
             shape = tuple(entry.parameter.shape)
+            rows = None
+            if steps and self.rows and f"rows.{entry.name}" in state:
+                rows = _stored_rows(state, entry)
+                shape = (len(rows), *shape[1:])
+                known.add(f"rows.{entry.name}")
             memory = tuple(_stored(state, key, shape, entry.dtype) for key in keys)
-            loaded.append((steps, memory))
+            loaded.append((steps, rows, memory))
             known.update(keys, [f"steps.{entry.name}"])
         if unexpected := sorted(set(state) - known):
             raise CheckpointError(
                 f"the optimizer's state holds {unexpected[0]}, expected nothing beside the "
                 "parameters being trained; resume with the settings that it was saved with"
             )
-        for entry, (steps, memory) in zip(self.tracked, loaded, strict=True):
+        for entry, (steps, rows, memory) in zip(self.tracked, loaded, strict=True):
             device = entry.parameter.device
-            entry.steps = steps
+            entry.steps, entry.of_rows = steps, None
+            if rows is not None:
+                entry.of_rows = RowMoments(entry.parameter, len(self.kinds), entry.dtype)
+                entry.of_rows.put(rows, memory)
+                memory = ()
+                if device.type != "cpu":
+                    memory, entry.of_rows = entry.of_rows.of_whole_table(), None
             entry.memory = tuple(
                 tensor.to(device, copy=True, memory_format=torch.contiguous_format)
                 for tensor in memory
@@ -400,6 +484,21 @@ class _Likeness(NamedTuple):
     device: torch.device
     dtype: torch.dtype
     in_one_pass: bool
+    by_rows: bool
+
+
+def _row_block(likeness: _Likeness, table: Tensor, part: Part) -> _Block:
+    return _Block(
+        likeness.group,
+        likeness.steps + 1,
+        [table],
+        [table.index_select(0, part.rows)],
+        [part.gradients],
+        tuple([kind] for kind in part.memory),
+        likeness.in_one_pass,
+        weight_decay=0.0,
+        rows=part.rows,
+    )
 
 
 def _block(likeness: _Likeness, pieces: list[tuple[Tensor, ...]]) -> _Block:
@@ -415,6 +514,7 @@ def _block(likeness: _Likeness, pieces: list[tuple[Tensor, ...]]) -> _Block:
         gradients,
         tuple(memories),
         likeness.in_one_pass,
+        likeness.group.weight_decay,
     )
 
 
@@ -435,6 +535,25 @@ def _stored(
     return tensor
 
 
+def _stored_rows(state: Mapping[str, Tensor], entry: _Tracked) -> Tensor:
+    """Which rows are remembered."""
+    key, n_rows = f"rows.{entry.name}", len(entry.parameter)
+    rows = state[key]
+    if (
+        entry.parameter.ndim != 2
+        or rows.ndim != 1
+        or rows.dtype != torch.int64
+        or len(set(rows.tolist())) != len(rows)
+        or not bool(((rows >= 0) & (rows < n_rows)).all())
+    ):
+        raise CheckpointError(
+            f"the optimizer's state has {key}, {rows.dtype} of shape {tuple(rows.shape)}, expected "
+            f"rows of a table, each once, from 0 to {n_rows - 1}; resume with the model that it "
+            "was saved with"
+        )
+    return rows
+
+
 class AdamW:
     """Adam with decoupled weight decay: steps of about the rate, whatever a gradient's size.
 
@@ -446,6 +565,10 @@ class AdamW:
     that both start at 0; without, they are as they are, and the first steps are up to
     (1 - β₁) / √(1 - β₂) ≈ 3 times as long: a reason for the warmup of BERT.  t counts the
     steps of each parameter by itself.
+
+    A table with sparse gradients, on a CPU, keeps the moments of the rows that had one, and nothing
+    else is computed of the others but their decay: the result is that of whole gradients, to the
+    last bit (`row_moments`).
 
     Parameters of half precision keep float32 moments and are rounded once a step.  A step below
     half their spacing (1/512 of the value for bfloat16) is lost in that: to train in half
@@ -479,7 +602,7 @@ class AdamW:
         self.betas = betas
         self.eps = eps
         self.bias_correction = bias_correction
-        self._memory = _Memory(self.groups, ("mean", "square"), one_pass=bias_correction)
+        self._memory = _Memory(self.groups, ("mean", "square"), one_pass=bias_correction, rows=True)
 
     @torch.no_grad()
     def step(self, multiplier: float = 1.0) -> None:
@@ -488,7 +611,7 @@ class AdamW:
         With multiplier 0 the gradients are still remembered, but no value changes.
         """
         _check_number("multiplier", multiplier)
-        for block in self._memory.blocks():
+        for block in self._memory.blocks(multiplier):
             self._update(block, block.group.learning_rate * multiplier)
 
     def _update(self, block: _Block, rate: float) -> None:
@@ -504,7 +627,7 @@ class AdamW:
                 lr=rate,
                 beta1=self.betas[0],
                 beta2=self.betas[1],
-                weight_decay=block.group.weight_decay,
+                weight_decay=block.weight_decay,
                 eps=self.eps,
                 amsgrad=False,
                 maximize=False,
@@ -516,8 +639,8 @@ class AdamW:
     def _update_by_operations(self, block: _Block, rate: float) -> None:
         beta1, beta2 = self.betas
         mean, square = block.memories
-        if block.group.weight_decay:
-            torch._foreach_mul_(block.values, 1 - rate * block.group.weight_decay)
+        if block.weight_decay:
+            torch._foreach_mul_(block.values, 1 - rate * block.weight_decay)
         torch._foreach_lerp_(mean, block.gradients, 1 - beta1)
         torch._foreach_mul_(square, beta2)
         torch._foreach_addcmul_(square, block.gradients, block.gradients, 1 - beta2)
@@ -538,6 +661,7 @@ class AdamW:
         """What is remembered, flat, to be saved as safetensors; not copied.
 
         `steps.NAME` for each parameter, and once it has stepped `mean.NAME` and `square.NAME`.
+        Of a table with sparse gradients these are of the rows that `rows.NAME` says.
         Rates and settings are not in it: they belong to the configuration of the run.
         """
         return self._memory.state_dict()
@@ -588,7 +712,7 @@ class SGD:
     def step(self, multiplier: float = 1.0) -> None:
         """Update every parameter that has a gradient, at `multiplier` times its group's rate."""
         _check_number("multiplier", multiplier)
-        for block in self._memory.blocks():
+        for block in self._memory.blocks(multiplier):
             self._update(block, block.group.learning_rate * multiplier)
 
     def _update(self, block: _Block, rate: float) -> None:
