@@ -106,7 +106,8 @@ class Encoder {
     void run() {
         const tiles::InUse in_use(Kind::BY_TILES);
         embed_tokens();
-        for (int i = 0; i < net_.layers; ++i) layer(net_.layer[i]);
+        for (int i = 0; i < net_.layers; ++i)
+            layer(net_.layer[i], i + 1 < net_.layers ? &net_.layer[i + 1].qkv : nullptr);
         write();
     }
 
@@ -151,24 +152,31 @@ class Encoder {
             return {rows, space_.hidden, nullptr, nullptr};
     }
 
+    // The first of this member's panels; nullptr where there is no map.
+    const char* first_panel(const Linear* map) const {
+        return map ? panel_of<Kind>(*map, member_.first(map->outputs / PANEL)) : nullptr;
+    }
+
+    // `next` is the map after this one.
     template <class Then>
-    void map(const Rows<Kind>& rows, int first, int last, const Linear& map, float* out, long stride,
-             Then then) {
+    void map(const Rows<Kind>& rows, int first, int last, const Linear& map, const Linear* next,
+             float* out, long stride, Then then) {
         const int panels = map.outputs / PANEL;
         linear<Kind>(rows, first, last, map, member_.first(panels), member_.last(panels), out, stride,
-                     then);
+                     then, first_panel(next));
         member_.meet();
     }
 
-    void layer(const Layer& layer) {
+    void layer(const Layer& layer, const Linear* next) {
         const auto same = [](Floats value) { return value; };
         const int tokens = batch_.tokens;
-        map(inputs(space_.x), 0, tokens, layer.qkv, space_.qkv, space_.fused, same);
+        map(inputs(space_.x), 0, tokens, layer.qkv, &layer.output, space_.qkv, space_.fused, same);
         attend();
-        map(inputs(space_.context), 0, tokens, layer.output, space_.y, space_.hidden, same);
+        map(inputs(space_.context), 0, tokens, layer.output, &layer.up, space_.y, space_.hidden, same);
         add_and_norm(layer.attention_norm);
         for (int row = 0; row < tokens; row += WIDE_ROWS)
-            feed_forward(layer, row, std::min(row + WIDE_ROWS, tokens));
+            feed_forward(layer, row, std::min(row + WIDE_ROWS, tokens),
+                         row + WIDE_ROWS < tokens ? &layer.up : next);
         add_and_norm(layer.feed_forward_norm);
     }
 
@@ -205,14 +213,14 @@ class Encoder {
         member_.meet();
     }
 
-    void feed_forward(const Layer& layer, int first, int last) {
+    void feed_forward(const Layer& layer, int first, int last, const Linear* next) {
         const int count = last - first;
         Rows<Kind> in = inputs(space_.x);
         in.values += (long)first * in.stride;
         if (in.scale) in.scale += first;
         if (in.zero) in.zero += first;
         const auto widen = [&](auto activation) {
-            map(in, 0, count, layer.up, space_.up, space_.wide, activation);
+            map(in, 0, count, layer.up, &layer.down, space_.up, space_.wide, activation);
         };
         if (net_.activation == RELU)
             widen([](Floats value) { return larger(value, all(0.0f)); });
@@ -234,7 +242,8 @@ class Encoder {
         } else {
             wide = {space_.up, space_.wide, nullptr, nullptr};
         }
-        map(wide, 0, count, layer.down, y(first), space_.hidden, [](Floats value) { return value; });
+        map(wide, 0, count, layer.down, next, y(first), space_.hidden,
+            [](Floats value) { return value; });
     }
 
     void write() {

@@ -8,6 +8,10 @@
 // by 48 each load from the first-level cache feeds 2.2 vector instructions: the bound is the rate of
 // the multiplication units, two vectors a cycle.
 //
+// Weights come from the third-level cache or from memory, once for all rows: while a panel is
+// multiplied, the next one is fetched into the second level, a part of it with each tile.  Fetched with
+// the first tile that needs it, it would hold that one up, and nothing would be fetched during the rest.
+//
 // Integers: x is quantised by row, W by output.  Products and their sums are exact.
 //     8 bits:  x ≈ s_row (q - zero_row), q unsigned;  W ≈ s_out w
 //              y = s_out (s_row Σ q w - s_row zero_row Σ w) + b
@@ -149,10 +153,23 @@ struct Rows {
     const float* zero;
 };
 
+// Weights that are needed next: a panel's width of them is fetched every so many groups of inputs.
+struct Ahead {
+    const char* from;
+    int every, left;
+
+    MINIBERT_INLINE void fetch() {
+        if (--left) return;
+        left = every;
+        for (int v = 0; v < PANEL_VECTORS; ++v) __builtin_prefetch(from + 4 * LANES * v, 0, 2);
+        from += 4 * PANEL;
+    }
+};
+
 // The sums of one tile: `count` rows from `x` on by one panel, in float32.
 template <class Kind, int count>
 MINIBERT_INLINE void tile(const typename Kind::Input* x, long stride, const char* panel, int inputs,
-                          Floats (&out)[count][PANEL_VECTORS]) {
+                          Ahead ahead, Floats (&out)[count][PANEL_VECTORS]) {
     constexpr bool blocked = std::is_same<Kind, Int16>::value;
     for (int start = 0; start < inputs; start += blocked ? BLOCK : inputs) {
         const int stop = blocked ? start + BLOCK : inputs;
@@ -163,6 +180,7 @@ MINIBERT_INLINE void tile(const typename Kind::Input* x, long stride, const char
             for (int v = 0; v < PANEL_VECTORS; ++v) sums[row][v] = typename Kind::Sum{};
         for (int k = start; k < stop; k += Kind::GROUP, panel += 4 * PANEL) {
             for (int v = 0; v < PANEL_VECTORS; ++v) __builtin_prefetch(panel + 1536 + 64 * v);
+            ahead.fetch();
             typename Kind::Sum w[PANEL_VECTORS];
 #pragma GCC unroll 4
             for (int v = 0; v < PANEL_VECTORS; ++v) w[v] = Kind::weights(panel + 4 * LANES * v);
@@ -206,13 +224,18 @@ MINIBERT_INLINE void write_row(const Rows<Kind>& x, int row, const Linear& linea
     }
 }
 
+// Where a panel lies.
+template <class Kind>
+const char* panel_of(const Linear& linear, int number) {
+    return (const char*)linear.weights + (long)linear.inputs / Kind::GROUP * 4 * PANEL * number;
+}
+
 template <class Kind, int count, class Then>
 MINIBERT_INLINE void tile_of_rows(const Rows<Kind>& x, int row, const Linear& linear, int number,
-                                  float* y, long stride, Then then) {
-    const long bytes = (long)linear.inputs / Kind::GROUP * 4 * PANEL;
+                                  Ahead ahead, float* y, long stride, Then then) {
     Floats out[count][PANEL_VECTORS] = {};
-    tile<Kind, count>(x.values + row * x.stride, x.stride,
-                      (const char*)linear.weights + number * bytes, linear.inputs, out);
+    tile<Kind, count>(x.values + row * x.stride, x.stride, panel_of<Kind>(linear, number),
+                      linear.inputs, ahead, out);
     for (int i = 0; i < count; ++i)
         write_row(x, row + i, linear, number, out[i], y + (row + i) * stride, then);
 }
@@ -296,18 +319,28 @@ void linear_by_tiles(const Rows<Kind>& x, int first, int last, const Linear& lin
 }
 
 // y[row] = then(x[row] Wᵀ + b) for rows [first, last) and the panels [panel, last_panel).
-// By tiles it reads on to the end of the last 16 rows.
+// By tiles it reads on to the end of the last 16 rows.  `following`, or nullptr, is the panel of another
+// map that is multiplied after these.
 template <class Kind, class Then>
 void linear(const Rows<Kind>& x, int first, int last, const Linear& linear, int panel,
-            int last_panel, float* y, long stride, Then then) {
+            int last_panel, float* y, long stride, Then then, const char* following = nullptr) {
     if constexpr (Kind::BY_TILES)
         if (!Kind::BY_VECTORS || tiles::usable())
             return linear_by_tiles(x, first, last, linear, panel, last_panel, y, stride, then);
-    if constexpr (Kind::BY_VECTORS)
-        for (; panel < last_panel; ++panel)
+    if constexpr (Kind::BY_VECTORS) {
+        const int tiles = (last - first + ROWS - 1) / ROWS, steps = linear.inputs / Kind::GROUP;
+        for (; panel < last_panel; ++panel) {
+            const char* next =
+                panel + 1 < last_panel ? panel_of<Kind>(linear, panel + 1) : following;
+            int turn = 0;
             in_even_parts<ROWS>(last - first, [&](int row, auto count) {
-                tile_of_rows<Kind, count>(x, first + row, linear, panel, y, stride, then);
+                const long share = (long)steps / tiles * turn++ * 4 * PANEL;
+                const int every = next ? tiles : steps + 1;  // where there is none: never
+                tile_of_rows<Kind, count>(x, first + row, linear, panel, {next + share, every, every},
+                                          y, stride, then);
             });
+        }
+    }
 }
 
 // ---- quantising rows of `count` numbers, for a linear map of `inputs`, as rounded up
