@@ -48,7 +48,8 @@ class _Network(ctypes.Structure):
 
 class _Batch(ctypes.Structure):
     _fields_ = (
-        ("ids", ctypes.c_void_p), ("lengths", ctypes.c_void_p), ("skips", ctypes.c_void_p),
+        ("ids", ctypes.c_void_p), ("types", ctypes.c_void_p), ("lengths", ctypes.c_void_p),
+        ("skips", ctypes.c_void_p),
         ("sequences", ctypes.c_int), ("tokens", ctypes.c_int), ("pooled", ctypes.c_bool),
         ("out", ctypes.c_void_p),
     )  # fmt: skip
@@ -138,22 +139,23 @@ class Encoder:
         *,
         pooled: bool,
         threads: int,
+        types: NDArray[np.int32] | None = None,
         skips: NDArray[np.int32] | None = None,
     ) -> Tensor:
         """Hidden states `(tokens, hidden)`, or where `pooled` each sequence's mean of them.
 
         Args:
-            ids: of all tokens, sequence after sequence, of the first token type; trusted to be
-                rows of the table.
+            ids: of all tokens, sequence after sequence; trusted to be rows of the table.
             lengths: of the sequences, each at least 1.
             pooled: the mean over a sequence's tokens, in place of them.
             threads: how many compute.
+            types: of all tokens, trusted as well; None: all are of the first.
             skips: of each sequence, first tokens to leave out of the mean.
 
         Raises: MemoryError.
         """
         out = torch.empty(len(lengths) if pooled else len(ids), self.hidden)
-        arrays = [ids, lengths, skips]
+        arrays = [ids, types, lengths, skips]
         for array in arrays:
             assert array is None or (array.dtype == np.int32 and array.flags.c_contiguous)
         pointers = [None if array is None else array.ctypes.data for array in arrays]

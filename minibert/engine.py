@@ -88,15 +88,28 @@ class Engine:
         )
 
     def hidden(
-        self, ids: NDArray[np.int32], lengths: NDArray[np.int32]
+        self,
+        ids: NDArray[np.int32],
+        lengths: NDArray[np.int32],
+        types: NDArray[np.int32] | None = None,
     ) -> Float[Tensor, "tokens hidden"]:
-        """Each token's last hidden state; refuses what `mean` refuses."""
-        check_batch(self._config, ids, lengths)
-        return self._encoder.run(ids, lengths, pooled=False, threads=torch.get_num_threads())
+        """Each token's last hidden state; `types` are the tokens', None for the first.
+
+        Raises: ValueError for what `mean` refuses, and for types that there are not.
+        """
+        check_batch(self._config, ids, lengths, types)
+        return self._encoder.run(
+            ids, lengths, types=types, pooled=False, threads=torch.get_num_threads()
+        )
 
 
-def check_batch(config: BertConfig, ids: NDArray[np.int32], lengths: NDArray[np.int32]) -> None:
-    """Refuse, with a ValueError, ids outside the vocabulary and lengths that do not fit them.
+def check_batch(
+    config: BertConfig,
+    ids: NDArray[np.int32],
+    lengths: NDArray[np.int32],
+    types: NDArray[np.int32] | None = None,
+) -> None:
+    """Refuse, with a ValueError, ids and types that have no row, and lengths that do not fit them.
 
     The kernels trust what they get: a wrong id would read memory of something else.
     """
@@ -108,6 +121,10 @@ def check_batch(config: BertConfig, ids: NDArray[np.int32], lengths: NDArray[np.
             f"got lengths {lengths.min()} to {lengths.max()} of {ids.size} ids, expected 1 to "
             f"{longest}, as many as there are ids in all"
         )
+    if types is not None:
+        n_types = config.type_vocab_size
+        if types.shape != ids.shape or types.min() < 0 or types.max() >= n_types:
+            raise ValueError(f"got types outside of 0 to {n_types - 1}, or not one for each id")
 
 
 def _lacking(model: BertModel, bfloat16x3: bool) -> str | None:

@@ -167,17 +167,29 @@ class GpuEngine:
         return pool(hidden, layout.cu_seqlens, left_out.to(hidden.device), False, 1.0).cpu()
 
     def hidden(
-        self, ids: NDArray[np.int32], lengths: NDArray[np.int32]
+        self,
+        ids: NDArray[np.int32],
+        lengths: NDArray[np.int32],
+        types: NDArray[np.int32] | None = None,
     ) -> Float[Tensor, "tokens hidden"]:
         """As `engine.Engine.hidden`, in the network's dtype; the result lies on the CPU."""
-        return self._run(ids, lengths)[0].cpu()
+        return self._run(ids, lengths, types)[0].cpu()
 
-    def _run(self, ids: NDArray[np.int32], lengths: NDArray[np.int32]) -> tuple[Tensor, Packed]:
-        check_batch(self._network.config, ids, lengths)
+    def _run(
+        self,
+        ids: NDArray[np.int32],
+        lengths: NDArray[np.int32],
+        types: NDArray[np.int32] | None = None,
+    ) -> tuple[Tensor, Packed]:
+        check_batch(self._network.config, ids, lengths, types)
         device = self._network.embeddings.token.weight.device
         layout = Packed.from_lengths(lengths.tolist(), device)
         with torch.no_grad():
-            hidden = self._network(torch.from_numpy(ids).to(device), layout=layout)
+            hidden = self._network(
+                torch.from_numpy(ids).to(device),
+                token_type_ids=None if types is None else torch.from_numpy(types).to(device),
+                layout=layout,
+            )
         return hidden.last_hidden_state, layout
 
 

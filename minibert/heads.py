@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from minibert import checkpoint, ops
 from minibert.config import BertConfig
 from minibert.layout import Layout
-from minibert.model import BertModel
+from minibert.model import BertModel, BertOutput
 
 
 class MaskedLMOutput(NamedTuple):
@@ -216,10 +216,15 @@ class BertForSequenceClassification(checkpoint.Pretrained):
         layout: Layout | None = None,
     ) -> ClassifierOutput:
         # Where it is trained, for there it is felt most, and its stages are not looked at.
-        out = self.bert(
-            input_ids, attention_mask, token_type_ids, layout=layout, only_first=self.training
+        return self.read(
+            self.bert(
+                input_ids, attention_mask, token_type_ids, layout=layout, only_first=self.training
+            )
         )
-        return ClassifierOutput(self.classifier(self.dropout(out.pooler_output)))
+
+    def read(self, encoded: BertOutput) -> ClassifierOutput:
+        """What the head makes of what the encoder gives."""
+        return ClassifierOutput(self.classifier(self.dropout(encoded.pooler_output)))
 
 
 class BertForTokenClassification(checkpoint.Pretrained):
@@ -246,8 +251,11 @@ class BertForTokenClassification(checkpoint.Pretrained):
         *,
         layout: Layout | None = None,
     ) -> ClassifierOutput:
-        out = self.bert(input_ids, attention_mask, token_type_ids, layout=layout)
-        return ClassifierOutput(self.classifier(self.dropout(out.last_hidden_state)))
+        return self.read(self.bert(input_ids, attention_mask, token_type_ids, layout=layout))
+
+    def read(self, encoded: BertOutput) -> ClassifierOutput:
+        """What the head makes of what the encoder gives."""
+        return ClassifierOutput(self.classifier(self.dropout(encoded.last_hidden_state)))
 
 
 class BertForQuestionAnswering(checkpoint.Pretrained):
@@ -272,8 +280,11 @@ class BertForQuestionAnswering(checkpoint.Pretrained):
         *,
         layout: Layout | None = None,
     ) -> QuestionAnsweringOutput:
-        out = self.bert(input_ids, attention_mask, token_type_ids, layout=layout)
-        start, end = self.spans(out.last_hidden_state).unbind(dim=-1)
+        return self.read(self.bert(input_ids, attention_mask, token_type_ids, layout=layout))
+
+    def read(self, encoded: BertOutput) -> QuestionAnsweringOutput:
+        """What the head makes of what the encoder gives."""
+        start, end = self.spans(encoded.last_hidden_state).unbind(dim=-1)
         return QuestionAnsweringOutput(start, end)
 
 

@@ -26,6 +26,7 @@ from minibert import BertModel, engine
 from minibert.engine import Engine
 from minibert.kernels import build
 from minibert.kernels.build import KernelsUnavailableError
+from minibert.layout import Packed
 from minibert.model import explicit_attention, set_attention
 
 DTYPES = ("float32", "int16", "int8")
@@ -58,6 +59,31 @@ def test_kernels_give_what_pytorch_gives(
     ids = ids_of(lengths, seed)
     got = kernels.hidden(ids, array(lengths))
     assert error(got, by_pytorch(model, ids, lengths)) < BOUNDS[dtype]
+
+
+@given(lengths=LENGTHS, seed=st.integers(0, 99))
+def test_tokens_of_several_types_are_those_of_pytorch(
+    model: BertModel, kernels: Engine, dtype: str, lengths: list[int], seed: int
+) -> None:
+    ids = ids_of(lengths, seed)
+    types = np.random.default_rng(seed).integers(0, 2, len(ids), dtype=np.int32)
+    got = kernels.hidden(ids, array(lengths), types)
+    with torch.no_grad():
+        expected = model(
+            torch.from_numpy(ids).long(),
+            token_type_ids=torch.from_numpy(types).long(),
+            layout=Packed.from_lengths(lengths),
+        )
+    assert error(got, expected.last_hidden_state) < BOUNDS[dtype]
+    assert kernels.hidden(ids, array(lengths), np.zeros_like(types)).equal(
+        kernels.hidden(ids, array(lengths))
+    )
+
+
+@pytest.mark.parametrize("types", [[0, 1, 2], [0, -1, 0], [0, 1]])
+def test_types_that_there_are_not_are_refused(kernels: Engine, types: list[int]) -> None:
+    with pytest.raises(ValueError, match="got types outside of 0 to 1, or not one for each id"):
+        kernels.hidden(ids_of([3]), array([3]), array(types))
 
 
 @given(lengths=LENGTHS, seed=st.integers(0, 99))

@@ -28,13 +28,14 @@ struct Layer {
 
 struct Network {
     int numbers, layers, hidden, heads, intermediate, activation;
-    const float *token, *token_type, *position;  // of the types the first is taken
+    const float *token, *token_type, *position;
     Norm norm;
     const Layer* layer;
 };
 
 struct Batch {
     const int32_t* ids;      // of all tokens
+    const int32_t* types;    // of all tokens, or missing where all are of the first
     const int32_t* lengths;  // of the sequences
     const int32_t* skips;    // first tokens that are not pooled, or missing
     int sequences, tokens;
@@ -127,7 +128,8 @@ class Encoder {
             for (int i = 0; i < batch_.lengths[sequence]; ++i, ++token) {
                 if (token < first() || token >= last()) continue;
                 const long width = net_.hidden;
-                embed(net_.token + batch_.ids[token] * width, net_.token_type,
+                const long type = batch_.types ? batch_.types[token] : 0;
+                embed(net_.token + batch_.ids[token] * width, net_.token_type + type * width,
                       net_.position + i * width, x(token), net_.hidden, net_.norm);
                 narrow(x(token), token);
             }
@@ -288,6 +290,7 @@ inline std::vector<Batch> batches_of(const Batch& whole, int hidden, int budget)
             batches.push_back(next);
             const int tokens = next.tokens, sequences = next.sequences;
             next.ids += tokens;
+            if (next.types) next.types += tokens;
             next.lengths += sequences;
             if (next.skips) next.skips += sequences;
             next.out += (long)hidden * (whole.pooled ? sequences : tokens);

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from minibert.errors import ConfigError
 from minibert.heads import BertForQuestionAnswering
+from minibert.model import BertOutput
 from minibert.prediction.loading import Predictor, check_pairs
 from minibert.prediction.sequences import (
     Batch,
     Piece,
     RefusedTextError,
     columns,
-    computed,
     cut,
     given_texts,
     joined,
@@ -252,8 +252,8 @@ class QuestionAnswerer(Predictor[BertForQuestionAnswering]):
         self, readings: "list[_Reading]", batch_tokens: int | None, show_progress_bar: bool | None
     ) -> list[SpanLogits]:
         windows = iter(
-            computed(
-                self.model, [piece for reading in readings for piece in reading.pieces],
+            self.computed(
+                [piece for reading in readings for piece in reading.pieces],
                 self._logits_of, what="answering",
                 batch_tokens=batch_tokens, show_progress_bar=show_progress_bar,
             )
@@ -269,8 +269,8 @@ class QuestionAnswerer(Predictor[BertForQuestionAnswering]):
             found.append(SpanLogits(reading.spans, contexts, nulls))
         return found
 
-    def _logits_of(self, batch: Batch) -> Sequence[Tensor]:
-        out = self.model(batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout)
+    def _logits_of(self, encoded: BertOutput, batch: Batch) -> Sequence[Tensor]:
+        out = self.model.read(encoded)
         both = torch.stack([out.start_logits, out.end_logits], dim=-1)
         return torch.split(on_cpu(both), list(batch.layout.lengths))
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from minibert.errors import ConfigError
 from minibert.heads import BertForSequenceClassification
+from minibert.model import BertOutput
 from minibert.prediction.decisions import probabilities
 from minibert.prediction.loading import Predictor, check_pairs
 from minibert.prediction.sequences import (
     Batch,
     Pieces,
     columns,
-    computed,
     given_texts,
     on_cpu,
     pair_pieces,
@@ -157,8 +157,8 @@ class TextClassifier(Predictor[BertForSequenceClassification]):
         if not n_texts:
             return torch.empty(0, self.model.config.num_labels)
         logits = torch.stack(
-            computed(
-                self.model, pieces.pieces, self._logits_of,
+            self.computed(
+                pieces.pieces, self._logits_of,
                 what="classifying", batch_tokens=batch_tokens, show_progress_bar=show_progress_bar,
             )
         )  # fmt: skip
@@ -169,8 +169,8 @@ class TextClassifier(Predictor[BertForSequenceClassification]):
             thresholds=self.settings.thresholds, temperature=self.settings.temperature,
         )  # fmt: skip
 
-    def _logits_of(self, batch: Batch) -> Sequence[Tensor]:
-        out = self.model(batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout)
+    def _logits_of(self, encoded: BertOutput, batch: Batch) -> Sequence[Tensor]:
+        out = self.model.read(encoded)
         return on_cpu(out.logits).unbind()
 
     def _probabilities(self, logits: Tensor) -> Float[Tensor, "texts labels"]:

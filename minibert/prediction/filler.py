@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from minibert.heads import BertForMaskedLM
+from minibert.model import BertOutput
 from minibert.prediction.loading import Predictor
 from minibert.prediction.sequences import (
     Batch,
     Piece,
     RefusedTextError,
-    computed,
     cut,
     given_texts,
     joined,
@@ -138,9 +138,9 @@ class MaskFiller(Predictor[BertForMaskedLM]):
             raise ValueError(f"got top_k {top_k}, expected at least 1")
         found = self._masks(texts)
         best = iter(
-            computed(
-                self.model, [place.piece for masks in found for place in masks.places],
-                lambda batch: self._best(batch, top_k), what="filling",
+            self.computed(
+                [place.piece for masks in found for place in masks.places],
+                lambda encoded, batch: self._best(encoded, batch, top_k), what="filling",
                 batch_tokens=batch_tokens, show_progress_bar=show_progress_bar,
             )
         )  # fmt: skip
@@ -183,14 +183,11 @@ class MaskFiller(Predictor[BertForMaskedLM]):
             found.append(_Masks(places, spans[-1][1] < len(ids), len(spans)))
         return found
 
-    def _best(self, batch: Batch, top_k: int) -> Sequence[Tensor]:
+    def _best(self, encoded: BertOutput, batch: Batch, top_k: int) -> Sequence[Tensor]:
         """Of each piece `(masks, top_k, 2)`: the ids of the best tokens and their probabilities."""
-        hidden = self.model.bert(
-            batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout
-        ).last_hidden_state
         masked = batch.input_ids == self.tokenizer.mask_id
         table = self.model.bert.embeddings.token.weight
-        logits = on_cpu(self.model.predictions(hidden[masked], table)).double()
+        logits = on_cpu(self.model.predictions(encoded.last_hidden_state[masked], table)).double()
         likely = (logits / self.settings.temperature).softmax(dim=1)
         # A table of embeddings may be larger than the vocabulary, for the sake of its speed.
         likely = likely[:, : self.tokenizer.vocab_size]

@@ -1,19 +1,27 @@
 """A saved folder opened for prediction: the network, its tokenizer, and how it is to be asked."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from minibert.checkpoint import Pretrained, load
 from minibert.config import BertConfig
 from minibert.embed import stay_alive_after_fork
-from minibert.errors import CheckpointError, ConfigError, TextError, WeightsError
+from minibert.engine_choice import EngineChoice, Engines, chosen_engine
+from minibert.errors import CheckpointError, ConfigError, EngineError, TextError, WeightsError
+from minibert.model import BertModel, BertOutput
+from minibert.prediction.sequences import Batch, Piece, computed
 from minibert.prediction.settings import TAKERS, PredictionSettings, architecture
 from minibert.tokenizer import Tokenizer
 from minibert.weights import resolve
+
+if TYPE_CHECKING:
+    from minibert.engine_choice import AnyEngine
 
 P = TypeVar("P", bound=Pretrained)
 Q = TypeVar("Q", bound="Predictor[Any]")
@@ -131,6 +139,7 @@ class Predictor(Generic[P]):
         self.model = prepared(model, tokenizer)
         self.tokenizer = tokenizer
         self.settings = settings
+        self._choose("pytorch")
 
     @classmethod
     def from_pretrained(
@@ -140,6 +149,7 @@ class Predictor(Generic[P]):
         settings: PredictionSettings | None = None,
         dtype: str = "float32",
         device: str = "cpu",
+        engine: EngineChoice | None = None,
         offline: bool = False,
     ) -> Q:
         """What a folder holds: that of a run, or of a model that `transformers` saved.
@@ -147,18 +157,78 @@ class Predictor(Generic[P]):
         Args:
             name: a run's folder, a model's folder, a name of the manifest, or a hub id.
             settings: in place of the folder's own, `PredictionSettings.of(folder)`.
-            dtype: of the computation: "float32", "bfloat16", "float16" or "float64".
+            dtype: of the computation: "float32", "bfloat16", "float16" or "float64"; "int16" and
+                "int8" are faster on a CPU.
             device: where it runs: "cpu", "cuda", "cuda:1", or "auto".
+            engine: of the encoder on a CPU, as in `Embedder.from_pretrained`.
             offline: open no connection.
 
-        Raises: WeightsError, ConfigError, CheckpointError or TokenizerError, in one line; a
-            checkpoint without a trained head is refused.
+        Raises: WeightsError, ConfigError, CheckpointError, TokenizerError or EngineError, in one
+            line; a checkpoint without a trained head is refused.
         """
         saved: Saved[Any] = open_saved(
             cls.head, cls.tasks, name,
             settings=settings, dtype=dtype, device=device, offline=offline,
         )  # fmt: skip
-        return cls(saved.model, saved.tokenizer, saved.settings)
+        predictor = cls(saved.model, saved.tokenizer, saved.settings)
+        predictor._choose(chosen_engine(engine))
+        return predictor
+
+    @property
+    def computes(self) -> str:
+        """What computed last, such as "float32 by kernels for AVX-512 VNNI"."""
+        return self._engines.description
+
+    def computed(
+        self,
+        pieces: Sequence[Piece],
+        read: Callable[[BertOutput, Batch], Iterable[Tensor]],
+        *,
+        what: str,
+        batch_tokens: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> list[Tensor]:
+        """As `sequences.computed`, where `read` is given what the encoder makes of a batch."""
+        engine = self._engines.for_tokens(sum(len(piece.ids) for piece in set(pieces)))
+
+        def encoded(batch: Batch) -> Iterable[Tensor]:
+            return read(_encoded(self._encoder, engine, batch), batch)
+
+        return computed(
+            self.model, pieces, encoded, what=what,
+            batch_tokens=batch_tokens, show_progress_bar=show_progress_bar,
+            by_kernels=engine is not None,
+        )  # fmt: skip
+
+    @property
+    def _encoder(self) -> BertModel:
+        encoder = self.model.bert
+        assert isinstance(encoder, BertModel)
+        return encoder
+
+    def _choose(self, engine: EngineChoice) -> None:
+        """Decide what the encoder is computed by."""
+        if self._encoder.embeddings.token.weight.device.type != "cpu":
+            if engine == "kernels":
+                raise EngineError(
+                    "predictions on a GPU are computed by PyTorch, got engine 'kernels', expected "
+                    "'pytorch' or 'auto'; or choose device 'cpu'"
+                )
+            engine = "pytorch"
+        self._engines = Engines(self._encoder, engine, reproducible=False)
+
+
+def _encoded(encoder: BertModel, engine: "AnyEngine | None", batch: Batch) -> BertOutput:
+    if engine is None:
+        output: BertOutput = encoder(
+            batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout
+        )
+        return output
+    ids, types = (each.numpy().astype(np.int32) for each in (batch.input_ids, batch.token_type_ids))
+    lengths = np.array(batch.layout.lengths, dtype=np.int32)
+    hidden = engine.hidden(ids, lengths, types if types.any() else None)
+    pooler = encoder.pooler
+    return BertOutput(hidden, None if pooler is None else pooler(hidden, batch.layout))
 
 
 def prepared(model: P, tokenizer: Tokenizer) -> P:

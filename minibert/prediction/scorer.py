@@ -11,8 +11,10 @@ from torch import Tensor
 
 from minibert.config import BertConfig
 from minibert.embed import Embedder
+from minibert.engine_choice import EngineChoice
 from minibert.errors import ConfigError, TextError
 from minibert.heads import BertForSequenceClassification
+from minibert.model import BertOutput
 from minibert.pooling import normalise
 from minibert.prediction.loading import (
     Predictor,
@@ -25,7 +27,6 @@ from minibert.prediction.loading import (
 from minibert.prediction.sequences import (
     Batch,
     columns,
-    computed,
     cut,
     given_texts,
     on_cpu,
@@ -91,8 +92,8 @@ class CrossEncoder(Predictor[BertForSequenceClassification]):
             pieces = text_pieces(self.tokenizer, self.settings, texts)
         else:
             pieces = pair_pieces(self.tokenizer, self.settings, texts, pairs)
-        logits = computed(
-            self.model, pieces.pieces, self._logits_of,
+        logits = self.computed(
+            pieces.pieces, self._logits_of,
             what="scoring", batch_tokens=batch_tokens, show_progress_bar=show_progress_bar,
         )  # fmt: skip
         values = mean_of_windows(
@@ -103,8 +104,8 @@ class CrossEncoder(Predictor[BertForSequenceClassification]):
         )
         return Scores(values, pieces.truncated, pieces.windows)
 
-    def _logits_of(self, batch: Batch) -> Sequence[Tensor]:
-        out = self.model(batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout)
+    def _logits_of(self, encoded: BertOutput, batch: Batch) -> Sequence[Tensor]:
+        out = self.model.read(encoded)
         return on_cpu(out.logits).unbind()
 
 
@@ -184,24 +185,27 @@ class TextScorer:
         settings: PredictionSettings | None = None,
         dtype: str = "float32",
         device: str = "cpu",
+        engine: EngineChoice | None = None,
         offline: bool = False,
     ) -> "TextScorer":
         """The scorer of a folder: of a run, a head of one number, or of sentence-transformers.
 
         Arguments as in `TextClassifier.from_pretrained`.
 
-        Raises: WeightsError, ConfigError, CheckpointError or TokenizerError, in one line; a
-            checkpoint without a trained head is refused.
+        Raises: WeightsError, ConfigError, CheckpointError, TokenizerError or EngineError, in one
+            line; a checkpoint without a trained head is refused.
         """
         folder = model_folder(name, offline=offline)
         config = BertConfig.from_file(folder / "config.json")
         settings = settings_for(("regression", *COMPARED), folder, config, settings)
         if settings.task in COMPARED:
-            embedder = Embedder.from_pretrained(folder, dtype=dtype, device=checked_device(device))
+            embedder = Embedder.from_pretrained(
+                folder, dtype=dtype, device=checked_device(device), engine=engine
+            )
             embedder.recipe = replace(embedder.recipe, max_length=settings.max_length)
             return cls(BiEncoder(embedder, settings))
         encoder = CrossEncoder.from_pretrained(
-            folder, settings=settings, dtype=dtype, device=device, offline=offline
+            folder, settings=settings, dtype=dtype, device=device, engine=engine, offline=offline
         )
         return cls(encoder)
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from minibert.embed import BATCH_TOKENS, CHUNK_TEXTS, budgeted_batches, progress
+from minibert.embed import BATCH_TOKENS, CHUNK_TEXTS, KERNEL_TOKENS, budgeted_batches, progress
 from minibert.errors import CheckpointError, ConfigError, TextError
 from minibert.layout import Packed
 from minibert.prediction.settings import PredictionSettings
@@ -169,6 +169,7 @@ def computed(
     what: str,
     batch_tokens: int | None = None,
     show_progress_bar: bool | None = None,
+    by_kernels: bool = False,
 ) -> list[Tensor]:
     """What `read` gives for each piece, in order; equal pieces are computed once.
 
@@ -177,12 +178,15 @@ def computed(
         what: the name of the bar.
         batch_tokens: tokens computed at once.
         show_progress_bar: None shows one on a terminal, for more than a few batches.
+        by_kernels: give the kernels as much at once as suits them, in place of `batch_tokens`.
 
     Raises: CheckpointError where the network gives NaN or infinity.
     """
     budget = BATCH_TOKENS if batch_tokens is None else batch_tokens
     if budget < 1:
         raise ValueError(f"got batch_tokens {batch_tokens}, expected at least 1")
+    if by_kernels:
+        budget = KERNEL_TOKENS
     device = next(model.parameters()).device
     rows: dict[Piece, int] = {}
     row_of = [rows.setdefault(piece, len(rows)) for piece in pieces]

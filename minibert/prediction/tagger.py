@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minibert.heads import BertForTokenClassification
+from minibert.model import BertOutput
 from minibert.prediction.entities import has_entities, spans_of
 from minibert.prediction.loading import Predictor
-from minibert.prediction.sequences import Batch, Piece, computed, cut, joined, on_cpu, streamed
+from minibert.prediction.sequences import Batch, Piece, cut, joined, on_cpu, streamed
 from minibert.prediction.settings import PredictionSettings
 from minibert.prediction.windows import merge_tokens
 from minibert.tokenizer import Encoding, Tokenizer, checked_texts
@@ -184,8 +185,8 @@ class TokenTagger(Predictor[BertForTokenClassification]):
         self, readings: "list[_Reading]", batch_tokens: int | None, show_progress_bar: bool | None
     ) -> list[WordLogits]:
         windows = iter(
-            computed(
-                self.model, [piece for reading in readings for piece in reading.pieces],
+            self.computed(
+                [piece for reading in readings for piece in reading.pieces],
                 self._logits_of, what="tagging",
                 batch_tokens=batch_tokens, show_progress_bar=show_progress_bar,
             )
@@ -197,8 +198,8 @@ class TokenTagger(Predictor[BertForTokenClassification]):
             found.append(WordLogits(list(firsts), merged[list(firsts.values())]))
         return found
 
-    def _logits_of(self, batch: Batch) -> Sequence[Tensor]:
-        out = self.model(batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout)
+    def _logits_of(self, encoded: BertOutput, batch: Batch) -> Sequence[Tensor]:
+        out = self.model.read(encoded)
         return torch.split(on_cpu(out.logits), list(batch.layout.lengths))
 
     def _read(self, text: Text, reading: "_Reading", found: WordLogits) -> Tagging:
