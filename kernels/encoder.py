@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minibert.kernels.large_pages import LargePages
 from minibert.kernels.panels import (
     LinearStructure,
     NormStructure,
@@ -82,6 +83,10 @@ class LayerWeights:
     attention_norm: NormWeights
     feed_forward_norm: NormWeights
 
+    @property
+    def maps(self) -> tuple[LinearWeights, ...]:
+        return (self.qkv, self.output, self.up, self.down)
+
 
 @dataclass(frozen=True)
 class NetworkWeights:
@@ -118,6 +123,9 @@ class Encoder:
         # What linear maps compute with, of `panels.NUMBERS`.
         self.numbers = "bfloat16x3" if bfloat16x3 else numbers_of(first.qkv.weight)
         number = number_of(library, self.numbers)
+        maps = [each for layer in weights.layers for each in layer.maps]
+        # No panels take more: they are filled up to a few hundred inputs and outputs more.
+        self._pages = LargePages(sum(16 * (each.weight.numel() + 2**16) for each in maps))
         layers = (_Layer * len(weights.layers))(*map(self._layer, weights.layers))
         self._kept.append(layers)
         self._network = _Network(
@@ -166,13 +174,13 @@ class Encoder:
         return out
 
     def _layer(self, layer: LayerWeights) -> _Layer:
-        maps = (layer.qkv, layer.output, layer.up, layer.down)
         norms = (layer.attention_norm, layer.feed_forward_norm)
-        return _Layer(*map(self._linear, maps), *map(self._norm, norms))
+        return _Layer(*map(self._linear, layer.maps), *map(self._norm, norms))
 
     def _linear(self, linear: LinearWeights) -> LinearStructure:
         split = self.numbers == "bfloat16x3"
         panels = packed(self._library, *linear, bfloat16x3=split)
+        panels = panels._replace(weights=self._pages.moved(panels.weights))
         self._kept.append(panels)
         return structure_of(self._library, panels)
 
