@@ -6,6 +6,9 @@ computes with plain PyTorch: the same results, slower.
 """
 
 import ctypes
+import operator
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +33,9 @@ from minibert.weights import cache_folder
 _ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu",
 }  # fmt: skip
+
+_NOTHING = (None,)
+_version = operator.attrgetter("_version")
 
 _INTEGERS = {"int16": "16-bit integers", "int8": "8-bit integers"}
 
@@ -175,34 +181,32 @@ class _Snapshot:
     def __init__(self, model: BertModel) -> None:
         self._model = model
         modules = list(model.modules())
-        self._children = [(module._modules, dict(module._modules)) for module in modules]
-        self._tensors = [
-            (
-                holder,
-                name,
-                tensor,
-                tensor.data_ptr(),
-                None if tensor.is_inference() else tensor._version,
-            )
-            for module in modules
-            for holder in (module._parameters, module._buffers)
-            for name, tensor in holder.items()
-            if tensor is not None
-        ]
+        self._children = [module._modules for module in modules]
+        self._children_then = [dict(children) for children in self._children]
+        holders = [each for module in modules for each in (module._parameters, module._buffers)]
+        self._holders: list[dict[str, Any]] = [holder for holder in holders if holder]
+        self._tensors = [*self._held(), None]
+        self._there = [each for each in self._tensors if each is not None]
+        self._written = [each for each in self._there if not each.is_inference()]
+        self._then = self._state()
+
+    def _held(self) -> "chain[Tensor | None]":
+        return chain.from_iterable(map(dict.values, self._holders))
+
+    def _state(self) -> tuple[list[int], list[int]]:
+        """Without a loop in Python, which would take twice as long."""
+        places = list(map(Tensor.data_ptr, self._there))
+        return places, list(map(_version, self._written))
 
     def is_of(self, model: BertModel) -> bool:
         """Whether nothing has changed since."""
-        if model is not self._model:
-            return False
-        for now, then in self._children:
-            if now != then:
-                return False
-        for holder, name, tensor, place, writes in self._tensors:
-            if holder.get(name) is not tensor or tensor.data_ptr() != place:
-                return False
-            if writes is not None and tensor._version != writes:
-                return False
-        return True
+        return (
+            model is self._model
+            and self._children == self._children_then
+            # The last one is there so that one more, or one less, does not go unseen.
+            and all(map(operator.is_, chain(self._held(), _NOTHING), self._tensors))
+            and self._state() == self._then
+        )
 
 
 def _weights_of(model: BertModel) -> NetworkWeights:
