@@ -120,17 +120,22 @@ def check_batch(
     The kernels trust what they get: a wrong id would read memory of something else.
     """
     vocab_size, longest = config.vocab_size, config.max_position_embeddings
-    if ids.size == 0 or ids.min() < 0 or ids.max() >= vocab_size:
+    if ids.size == 0 or _has_more(ids, vocab_size):
         raise ValueError(f"got ids outside of 0 to {vocab_size - 1}, or none")
-    if lengths.min() < 1 or lengths.max() > longest or lengths.sum() != ids.size:
+    if _has_more(lengths - 1, longest) or lengths.sum() != ids.size:
         raise ValueError(
             f"got lengths {lengths.min()} to {lengths.max()} of {ids.size} ids, expected 1 to "
             f"{longest}, as many as there are ids in all"
         )
     if types is not None:
         n_types = config.type_vocab_size
-        if types.shape != ids.shape or types.min() < 0 or types.max() >= n_types:
+        if types.shape != ids.shape or _has_more(types, n_types):
             raise ValueError(f"got types outside of 0 to {n_types - 1}, or not one for each id")
+
+
+def _has_more(numbers: NDArray[np.int32], count: int) -> bool:
+    """Whether one of them is not from 0 to `count` - 1: a negative one is large without its sign."""
+    return bool(np.maximum.reduce(numbers.view(np.uint32)) >= count)
 
 
 def _lacking(model: BertModel, bfloat16x3: bool) -> str | None:

@@ -19,6 +19,7 @@ which the machine multiplied matrices of the network's shapes in the same round.
     W6  fine-tuning on sst2, beside the Trainer of transformers, in bfloat16 and float32
     W7  texts/s and peak memory as the corpus grows from 4,096 texts to 16 times as many
     doctor  what the doctor takes of the time of training on sst2
+    predict  a classifier by PyTorch and by the kernels, on the test sentences of sst2
     trace  a network that has been traced, and one that is, beside one that never was
 
 Before its first round a contender tries its settings on a sample of the texts, in a process that
@@ -59,8 +60,8 @@ from benchmark_texts import (
 from numpy.typing import NDArray
 
 BULK = ("W1", "W2", "W3")
-WORKLOADS = (*BULK, "W4", "W5", "W6", "W7", "doctor", "trace")
-NEED_DATA = {*BULK, "W6", "W7", "doctor"}
+WORKLOADS = (*BULK, "W4", "W5", "W6", "W7", "doctor", "predict", "trace")
+NEED_DATA = {*BULK, "W6", "W7", "doctor", "predict"}
 TITLES = {
     "W1": "real sentences",
     "W2": "movie reviews of up to 256 tokens",
@@ -90,7 +91,7 @@ def main() -> None:
 
 def measure(name: str, arguments: argparse.Namespace) -> Figures | None:
     """One workload: its figures, where it has such as --write keeps, and its tables are printed."""
-    if name in ("W6", "doctor", "trace"):
+    if name in ("W6", "doctor", "predict", "trace"):
         measure_network(name, arguments)
         return None
     figures = {"W4": measure_single, "W5": measure_start, "W7": measure_growth}.get(
@@ -122,6 +123,12 @@ def measure_network(name: str, arguments: argparse.Namespace) -> None:
         from benchmark_finetuning import measure_doctor
 
         measure_doctor(resolve(arguments.model), arguments.data, updates=arguments.updates)
+    elif name == "predict":
+        from benchmark_prediction import compare_prediction
+
+        compare_prediction(
+            resolve(arguments.model), arguments.data, arguments.rounds, arguments.threads
+        )
     else:
         from benchmark_tracing import compare_tracing
 

@@ -265,6 +265,8 @@ class _Tracked:
         assert self.parameter.grad is not None
         return (
             self.parameter.grad.is_sparse
+            and self.parameter.ndim == 2
+            and self.parameter.grad.sparse_dim() == 1
             and (not self.steps or self.of_rows is not None)
             and not self.group.l1
             and self.parameter.device.type == "cpu"
@@ -537,10 +539,10 @@ def _stored(
 
 def _stored_rows(state: Mapping[str, Tensor], entry: _Tracked) -> Tensor:
     """Which rows are remembered."""
-    key, n_rows = f"rows.{entry.name}", len(entry.parameter)
-    rows = state[key]
+    key, is_table = f"rows.{entry.name}", entry.parameter.ndim == 2
+    rows, n_rows = state[key], entry.parameter.shape[0] if is_table else 0
     if (
-        entry.parameter.ndim != 2
+        not is_table
         or rows.ndim != 1
         or rows.dtype != torch.int64
         or len(set(rows.tolist())) != len(rows)
