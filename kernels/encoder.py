@@ -179,8 +179,7 @@ class Encoder:
 
     def _linear(self, linear: LinearWeights) -> LinearStructure:
         split = self.numbers == "bfloat16x3"
-        panels = packed(self._library, *linear, bfloat16x3=split)
-        panels = panels._replace(weights=self._pages.moved(panels.weights))
+        panels = packed(self._library, *linear, bfloat16x3=split, put=self._pages.put)
         self._kept.append(panels)
         return structure_of(self._library, panels)
 

@@ -16,7 +16,7 @@ _LINE = 64
 class LargePages:
     """Room for `n_bytes`, of which only what is used takes memory, in whole pages.
 
-    Where the system has no such pages, or no room for more addresses, tensors stay where they are.
+    Where the system has no such pages, or no room for more addresses, tensors lie as they would.
     """
 
     def __init__(self, n_bytes: int) -> None:
@@ -34,11 +34,11 @@ class LargePages:
         self._room = torch.frombuffer(memory, dtype=torch.uint8)
         self._used = -self._room.data_ptr() % _PAGE
 
-    def moved(self, tensor: Tensor) -> Tensor:
-        """The same numbers there, or `tensor` itself."""
+    def put(self, tensor: Tensor) -> Tensor:
+        """The same numbers, contiguous, there if there is room."""
         n_bytes = tensor.numel() * tensor.element_size()
         place = self._room[self._used : self._used + n_bytes]
         if len(place) < n_bytes:
-            return tensor
+            return tensor.contiguous()
         self._used += -(-n_bytes // _LINE) * _LINE
         return place.view(tensor.dtype).view(tensor.shape).copy_(tensor)

@@ -1,6 +1,7 @@
 """Linear maps and norms as the kernels read them: the structures of `cpu/`, weights in panels."""
 
 import ctypes
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -68,12 +69,14 @@ def packed(
     scale: Tensor | None,
     *,
     bfloat16x3: bool = False,
+    put: Callable[[Tensor], Tensor] = Tensor.contiguous,
 ) -> Panels:
     """Weights `(outputs, inputs)` of one of `NUMBERS` in panels, filled up with zeros.
 
     Args:
         bfloat16x3: split float32 weights as `ops.split` does, into (high, high, low), which meet
             inputs of (high, low, high).
+        put: makes a tensor contiguous, where it is to lie.
     """
     weight, bias = weight.detach(), bias.detach()
     sums = weight.sum(dim=1, dtype=torch.float64)
@@ -91,7 +94,7 @@ def packed(
     panels = filled.view(rows // panel, panel, -1, group).permute(0, 2, 1, 3)
     scale = torch.ones(outputs) if scale is None else scale
     per_output = (bias, scale, sums * scale.double())
-    return Panels(panels.contiguous(), *(_lengthened(each, rows) for each in per_output))
+    return Panels(put(panels), *(_lengthened(each, rows) for each in per_output))
 
 
 def structure_of(library: ctypes.CDLL, panels: Panels) -> LinearStructure:

@@ -134,7 +134,7 @@ def check_batch(
 
 
 def _has_more(numbers: NDArray[np.int32], count: int) -> bool:
-    """Whether one of them is not from 0 to `count` - 1: a negative one is large without its sign."""
+    """Whether one of them is not below `count`: a negative one is large without its sign."""
     return bool(np.maximum.reduce(numbers.view(np.uint32)) >= count)
 
 

@@ -21,9 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each may import those before it.
 ORDER = (
     "errors", "columns", "files", "pages", "config", "machine", "layout", "ops", "quantise",
-    "pooling", "sources", "weights", "tensor_files", "checkpoint", "model", "heads", "engine",
-    "gpu_engine", "engine_choice", "tokenizer_files", "tokenizer", "recipe", "precision", "embed",
-    "vectors", "lines", "texts", "prediction", "parity", "export", "doctor", "training", "cli",
+    "pooling", "sources", "weights", "tensor_files", "checkpoint", "model", "gradients", "heads",
+    "engine", "gpu_engine", "engine_choice", "tokenizer_files", "tokenizer", "recipe", "precision",
+    "embed", "vectors", "lines", "texts", "prediction", "parity", "export", "doctor", "training",
+    "cli",
 )  # fmt: skip
 FOLDERS = (
     "pages",

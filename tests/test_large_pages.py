@@ -13,8 +13,8 @@ N_BYTES = 5 << 21
 
 def test_tensors_are_the_same_side_by_side_from_a_page_on() -> None:
     pages = LargePages(N_BYTES)
-    given = [torch.rand(1000, 300), torch.arange(37, dtype=torch.int8), torch.rand(2, 3, 4)]
-    moved = [pages.moved(tensor) for tensor in given]
+    given = [torch.rand(300, 1000).t(), torch.arange(37, dtype=torch.int8), torch.rand(2, 3, 4)]
+    moved = [pages.put(tensor) for tensor in given]
     for tensor, there in zip(given, moved, strict=True):
         assert there.dtype == tensor.dtype
         assert there.equal(tensor)
@@ -30,8 +30,8 @@ def test_tensors_are_the_same_side_by_side_from_a_page_on() -> None:
 def test_what_has_no_room_stays_where_it_is() -> None:
     pages = LargePages(N_BYTES)
     large = torch.zeros(8 << 21, dtype=torch.uint8)
-    assert pages.moved(large) is large
-    assert LargePages(100).moved(large) is large
+    assert pages.put(large) is large
+    assert LargePages(100).put(large) is large
 
 
 @pytest.mark.parametrize("lacking", ["advice", "addresses"])
@@ -46,4 +46,4 @@ def test_systems_without_leave_tensors_where_they_are(
     else:
         monkeypatch.setattr(large_pages.mmap, "mmap", refuse)
     tensor = torch.zeros(3)
-    assert LargePages(N_BYTES).moved(tensor) is tensor
+    assert LargePages(N_BYTES).put(tensor) is tensor
