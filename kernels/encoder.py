@@ -18,6 +18,7 @@ from minibert.kernels.panels import (
     LinearStructure,
     NormStructure,
     instructions_of,
+    most_bytes,
     number_of,
     numbers_of,
     packed,
@@ -124,8 +125,9 @@ class Encoder:
         self.numbers = "bfloat16x3" if bfloat16x3 else numbers_of(first.qkv.weight)
         number = number_of(library, self.numbers)
         maps = [each for layer in weights.layers for each in layer.maps]
-        # No panels take more: they are filled up to a few hundred inputs and outputs more.
-        self._pages = LargePages(sum(16 * (each.weight.numel() + 2**16) for each in maps))
+        self._pages = LargePages(
+            sum(most_bytes(library, each.weight, bfloat16x3=bfloat16x3) for each in maps)
+        )
         layers = (_Layer * len(weights.layers))(*map(self._layer, weights.layers))
         self._kept.append(layers)
         self._network = _Network(

@@ -1,7 +1,7 @@
 """Memory for weights on large pages, where the system has them.
 
 A question reads all weights once.  On pages of 4 KiB that is ten thousand addresses to translate,
-which takes a tenth of the time; on pages of 2 MiB it is twenty.
+which takes some hundredths of its time; on pages of 2 MiB it is twenty.
 """
 
 import mmap

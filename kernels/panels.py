@@ -97,6 +97,14 @@ def packed(
     return Panels(put(panels), *(_lengthened(each, rows) for each in per_output))
 
 
+def most_bytes(library: ctypes.CDLL, weight: Tensor, *, bfloat16x3: bool = False) -> int:
+    """What panels of `weight` take, each on lines of the cache of its own, at most."""
+    outputs, inputs = weight.shape
+    n_bytes = 3 * 2 if bfloat16x3 else weight.element_size()
+    rows = _rounded_up(outputs, library.minibert_panel())
+    return rows * _rounded_up(inputs, library.minibert_block()) * n_bytes + 64
+
+
 def structure_of(library: ctypes.CDLL, panels: Panels) -> LinearStructure:
     """What the kernels are handed; it points into `panels`, which has to be kept."""
     n_panels, groups, panel, group = panels.weights.shape

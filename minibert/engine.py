@@ -34,7 +34,7 @@ _ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu",
 }  # fmt: skip
 
-_NOTHING = (None,)
+_END = object()  # so that one tensor more, or one less, is seen
 _version = operator.attrgetter("_version")
 
 _INTEGERS = {"int16": "16-bit integers", "int8": "8-bit integers"}
@@ -120,21 +120,21 @@ def check_batch(
     The kernels trust what they get: a wrong id would read memory of something else.
     """
     vocab_size, longest = config.vocab_size, config.max_position_embeddings
-    if ids.size == 0 or _has_more(ids, vocab_size):
+    if ids.size == 0 or _any_outside(ids, vocab_size):
         raise ValueError(f"got ids outside of 0 to {vocab_size - 1}, or none")
-    if _has_more(lengths - 1, longest) or lengths.sum() != ids.size:
+    if _any_outside(lengths - 1, longest) or lengths.sum() != ids.size:
         raise ValueError(
             f"got lengths {lengths.min()} to {lengths.max()} of {ids.size} ids, expected 1 to "
             f"{longest}, as many as there are ids in all"
         )
     if types is not None:
         n_types = config.type_vocab_size
-        if types.shape != ids.shape or _has_more(types, n_types):
+        if types.shape != ids.shape or _any_outside(types, n_types):
             raise ValueError(f"got types outside of 0 to {n_types - 1}, or not one for each id")
 
 
-def _has_more(numbers: NDArray[np.int32], count: int) -> bool:
-    """Whether one of them is not below `count`: a negative one is large without its sign."""
+def _any_outside(numbers: NDArray[np.int32], count: int) -> bool:
+    """Whether one is none of 0 to `count` - 1: a negative one is large without its sign."""
     return bool(np.maximum.reduce(numbers.view(np.uint32)) >= count)
 
 
@@ -188,12 +188,18 @@ class _Snapshot:
         modules = list(model.modules())
         self._children = [module._modules for module in modules]
         self._children_then = [dict(children) for children in self._children]
-        holders = [each for module in modules for each in (module._parameters, module._buffers)]
-        self._holders: list[dict[str, Any]] = [holder for holder in holders if holder]
-        self._tensors = [*self._held(), None]
-        self._there = [each for each in self._tensors if each is not None]
-        self._written = [each for each in self._there if not each.is_inference()]
+        self._holders: list[dict[str, Any]] = [
+            each for module in modules for each in (module._parameters, module._buffers)
+        ]
+        self._tensors = [*self._held(), _END]
+        self._there = [each for each in self._tensors if isinstance(each, Tensor)]
+        self._counting = [each for each in self._there if not each.is_inference()]
         self._then = self._state()
+        self._hooks = [
+            each
+            for module in modules
+            for each in (module._forward_hooks, module._forward_pre_hooks)
+        ]
 
     def _held(self) -> "chain[Tensor | None]":
         return chain.from_iterable(map(dict.values, self._holders))
@@ -201,16 +207,17 @@ class _Snapshot:
     def _state(self) -> tuple[list[int], list[int]]:
         """Without a loop in Python, which would take twice as long."""
         places = list(map(Tensor.data_ptr, self._there))
-        return places, list(map(_version, self._written))
+        return places, list(map(_version, self._counting))
 
     def is_of(self, model: BertModel) -> bool:
-        """Whether nothing has changed since."""
+        """Whether nothing has changed since, and nothing looks at its stages."""
         return (
             model is self._model
+            and not any(self._hooks)
             and self._children == self._children_then
-            # The last one is there so that one more, or one less, does not go unseen.
-            and all(map(operator.is_, chain(self._held(), _NOTHING), self._tensors))
+            and all(map(operator.is_, chain(self._held(), (_END,)), self._tensors))
             and self._state() == self._then
+            and all(layer.attention.attend is ops.attention for layer in _layers(model))
         )
 
 

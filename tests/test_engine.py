@@ -1,7 +1,9 @@
 """The kernels beside their twins in PyTorch: the same numbers, in any company."""
 
+import copy
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -220,6 +222,43 @@ def test_an_engine_knows_when_weights_have_changed() -> None:
     assert not made.is_of(model)
     made = Engine(model)
     model.embeddings.token.weight.data = model.embeddings.token.weight.data.clone()
+    assert not made.is_of(model)
+
+
+def another_parameter(model: BertModel) -> None:
+    linear = model.layers[0].feed_forward.up
+    linear.weight = nn.Parameter(linear.weight.detach().clone())
+
+
+def another_module(model: BertModel) -> None:
+    model.layers[1].feed_forward.up = copy.deepcopy(model.layers[1].feed_forward.up)
+
+
+def one_tensor_more(model: BertModel) -> None:
+    model.layers[1].feed_forward.down.register_buffer("scale", torch.ones(1))
+
+
+def one_tensor_less(model: BertModel) -> None:
+    model.layers[0].feed_forward.up.bias = None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        another_parameter,
+        another_module,
+        one_tensor_more,
+        one_tensor_less,
+        lambda model: model.layers[1].register_forward_hook(print),
+        lambda model: set_attention(model, explicit_attention),
+    ],
+)
+def test_an_engine_knows_when_the_network_has_changed(
+    change: Callable[[BertModel], object],
+) -> None:
+    model = network("float32")
+    made = Engine(model)
+    change(model)
     assert not made.is_of(model)
 
 

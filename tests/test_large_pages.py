@@ -1,4 +1,4 @@
-"""Weights on large pages: the same numbers, and no more memory than they need."""
+"""Weights on large pages: the same numbers, side by side."""
 
 import mmap
 
@@ -22,6 +22,7 @@ def test_tensors_are_the_same_side_by_side_from_a_page_on() -> None:
         assert there.data_ptr() % 64 == 0
     if hasattr(mmap, "MADV_HUGEPAGE"):
         assert moved[0].data_ptr() % (1 << 21) == 0
+        assert moved[1].data_ptr() == moved[0].data_ptr() + 4 * 1000 * 300
         assert all(
             there.data_ptr() != here.data_ptr() for there, here in zip(moved, given, strict=True)
         )

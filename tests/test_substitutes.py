@@ -178,6 +178,30 @@ def test_activations_computed_again_drop_the_same() -> None:
     assert_same(plain, again)
 
 
+@pytest.mark.usefixtures("without_units")
+@pytest.mark.parametrize(
+    ("engine", "optimizer", "of_rows"),
+    [
+        ("kernels", {}, True),
+        ("kernels", {"name": "google_bert"}, True),
+        ("kernels", {"l1": 0.1}, False),
+        ("kernels", {"name": "sgd"}, False),
+        ("pytorch", {}, False),
+    ],
+)
+def test_moments_of_rows_are_kept_where_that_gives_the_same(
+    engine: str, optimizer: dict[str, Any], of_rows: bool
+) -> None:
+    found = trainer(engine, "bf16")
+    settings = found.run_config.with_values(
+        {f"optimizer.{key}": value for key, value in optimizer.items()}
+    )
+    again = Trainer(found.model, found.objective, found.train, settings)
+    again.run()
+    assert ("rows.bert.embeddings.token.weight" in again.optimizer.state_dict()) is of_rows
+    assert not found.model.bert.embeddings.token.sparse
+
+
 @pytest.mark.parametrize(("first", "second"), [("kernels", "pytorch"), ("pytorch", "kernels")])
 def test_going_on_with_another_engine_is_refused(
     first: str, second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

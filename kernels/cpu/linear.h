@@ -328,14 +328,14 @@ void linear(const Rows<Kind>& x, int first, int last, const Linear& linear, int 
         if (!Kind::BY_VECTORS || tiles::usable())
             return linear_by_tiles(x, first, last, linear, panel, last_panel, y, stride, then);
     if constexpr (Kind::BY_VECTORS) {
-        const int tiles = (last - first + ROWS - 1) / ROWS, steps = linear.inputs / Kind::GROUP;
+        const int parts = (last - first + ROWS - 1) / ROWS, steps = linear.inputs / Kind::GROUP;
         for (; panel < last_panel; ++panel) {
             const char* next =
                 panel + 1 < last_panel ? panel_of<Kind>(linear, panel + 1) : following;
             int turn = 0;
             in_even_parts<ROWS>(last - first, [&](int row, auto count) {
-                const long share = (long)steps / tiles * turn++ * 4 * PANEL;
-                const int every = next ? tiles : steps + 1;  // where there is none: never
+                const long share = (long)steps / parts * turn++ * 4 * PANEL;
+                const int every = next ? parts : steps + 1;  // where there is none: never
                 tile_of_rows<Kind, count>(x, first + row, linear, panel, {next + share, every, every},
                                           y, stride, then);
             });

@@ -82,8 +82,9 @@ def answer(
         of_files={"--question-column": question_column, "--context-column": context_column},
     )
 
-    def load() -> Callable[[list[Item]], list[dict[str, Any]]]:
+    def load(n_rows: int | None) -> Callable[[list[Item]], list[dict[str, Any]]]:
         answerer = _load(ctx)
+        answerer.settle(n_rows)
 
         def predict(items: list[Item]) -> list[dict[str, Any]]:
             found = _answered(ctx, answerer, items, top_k, max_answer_tokens, no_answer)

@@ -71,8 +71,9 @@ def classify(
     def item(row: Row) -> Item:
         return pair_in(row, column, pair_column)
 
-    def load() -> Callable[[list[Item]], list[dict[str, Any]]]:
+    def load(n_rows: int | None) -> Callable[[list[Item]], list[dict[str, Any]]]:
         classifier = _load(ctx)
+        classifier.settle(n_rows)
         return lambda items: [
             _columns(classifier, each, proba=proba, top_k=top_k)
             for each in _classified(ctx, classifier, items)

@@ -59,8 +59,9 @@ def fill_mask(
     def item(row: Row) -> str:
         return text_in(row, column, "text")
 
-    def load() -> Callable[[list[str]], list[dict[str, Any]]]:
+    def load(n_rows: int | None) -> Callable[[list[str]], list[dict[str, Any]]]:
         filler = _load(ctx)
+        filler.settle(n_rows)
         return lambda items: [_columns(each) for each in _filled(ctx, filler, items, top_k or 1)]
 
     if job.input is not None:

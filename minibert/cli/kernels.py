@@ -5,11 +5,11 @@ import click
 from minibert.errors import EngineError
 
 
-@click.command(short_help="Compile the kernels that make embedding faster.")
+@click.command(short_help="Compile the kernels that make embedding and prediction faster.")
 def kernels() -> None:
     """Compile the hand-written kernels for this CPU, once, and say what they were compiled for.
 
-    They are compiled by themselves when there is much to embed.  Without a C++ compiler everything
+    They are compiled by themselves when there is much to do.  Without a C++ compiler everything
     works without them, slower; MINIBERT_ENGINE=pytorch does without them too.
     """
     try:

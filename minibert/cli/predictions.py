@@ -174,7 +174,7 @@ def files(ctx: click.Context) -> Files:
 def predict_file(
     files: Files,
     item: Callable[[Row], _Item],
-    load: Callable[[], Callable[[list[_Item]], Sequence[Mapping[str, Any]]]],
+    load: Callable[[int | None], Callable[[list[_Item]], Sequence[Mapping[str, Any]]]],
     *,
     as_json: bool,
 ) -> None:
@@ -185,7 +185,8 @@ def predict_file(
 
     Args:
         item: what is read from a row.
-        load: gives what predicts: for each item the columns to add, "truncated" among them.
+        load: told how many rows there are, None where that is not known, it gives what predicts:
+            for each item the columns to add, "truncated" among them.
         as_json: whatever the input is, what is printed is JSON.
     """
     records, start = files.records, time.perf_counter()
@@ -195,7 +196,7 @@ def predict_file(
     if first is None:
         raise records.empty()
     item(first)
-    predict = load()
+    predict = load(n_rows)
     shape = records.format if records.format in ("csv", "tsv") and not as_json else "jsonl"
     n_done = n_cut = 0
     with RecordWriter(files.output, format=shape) as writer, _bar(files, n_rows) as bar:

@@ -67,8 +67,9 @@ def score(
     def item(row: Row) -> Item:
         return pair_in(row, column, pair_column)
 
-    def load() -> Callable[[list[Item]], list[dict[str, Any]]]:
+    def load(n_rows: int | None) -> Callable[[list[Item]], list[dict[str, Any]]]:
         scorer = _load(ctx)
+        scorer.settle(n_rows)
         return lambda items: [_columns(each) for each in _scored(ctx, scorer, items)]
 
     if job.input is not None:

@@ -60,8 +60,9 @@ def tag(
         default = "text" if "text" in row.values or "tokens" not in row.values else "tokens"
         return text_or_words_in(row, column, default)
 
-    def load() -> Callable[[list[Item]], list[dict[str, Any]]]:
+    def load(n_rows: int | None) -> Callable[[list[Item]], list[dict[str, Any]]]:
         tagger = _load(ctx)
+        tagger.settle(n_rows)
         return lambda items: [_columns(tagger, each) for each in _tagged(ctx, tagger, items)]
 
     if job.input is not None:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from minibert.errors import ConfigError
-from minibert.heads import BertForQuestionAnswering
-from minibert.model import BertOutput
+from minibert.heads import BertForQuestionAnswering, QuestionAnsweringOutput
 from minibert.prediction.loading import Predictor, check_pairs
 from minibert.prediction.sequences import (
     Batch,
@@ -171,7 +170,7 @@ class QuestionAnswerer(Predictor[BertForQuestionAnswering]):
                 raise TypeError("got texts alone, expected tuples of a question and its context")
             return self._answers(firsts, seconds, choice, batch_tokens, False)
 
-        return streamed(items, predict, chunk_texts)
+        return streamed(items, predict, chunk_texts, self.settle)
 
     def logits(
         self,
@@ -269,8 +268,7 @@ class QuestionAnswerer(Predictor[BertForQuestionAnswering]):
             found.append(SpanLogits(reading.spans, contexts, nulls))
         return found
 
-    def _logits_of(self, encoded: BertOutput, batch: Batch) -> Sequence[Tensor]:
-        out = self.model.read(encoded)
+    def _logits_of(self, out: QuestionAnsweringOutput, batch: Batch) -> Sequence[Tensor]:
         both = torch.stack([out.start_logits, out.end_logits], dim=-1)
         return torch.split(on_cpu(both), list(batch.layout.lengths))
 

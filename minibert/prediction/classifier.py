@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minibert.errors import ConfigError
-from minibert.heads import BertForSequenceClassification
-from minibert.model import BertOutput
+from minibert.heads import BertForSequenceClassification, ClassifierOutput
 from minibert.prediction.decisions import probabilities
 from minibert.prediction.loading import Predictor, check_pairs
 from minibert.prediction.sequences import (
@@ -130,7 +129,7 @@ class TextClassifier(Predictor[BertForSequenceClassification]):
             pieces = self._pieces(firsts, seconds)
             return self._read(self._merged(pieces, batch_tokens, False), pieces)
 
-        return streamed(items, predict, chunk_texts)
+        return streamed(items, predict, chunk_texts, self.settle)
 
     def logits(
         self,
@@ -169,8 +168,7 @@ class TextClassifier(Predictor[BertForSequenceClassification]):
             thresholds=self.settings.thresholds, temperature=self.settings.temperature,
         )  # fmt: skip
 
-    def _logits_of(self, encoded: BertOutput, batch: Batch) -> Sequence[Tensor]:
-        out = self.model.read(encoded)
+    def _logits_of(self, out: ClassifierOutput, batch: Batch) -> Sequence[Tensor]:
         return on_cpu(out.logits).unbind()
 
     def _probabilities(self, logits: Tensor) -> Float[Tensor, "texts labels"]:

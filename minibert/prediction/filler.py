@@ -6,6 +6,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
+from minibert.embed import BATCH_TOKENS
 from minibert.heads import BertForMaskedLM
 from minibert.model import BertOutput
 from minibert.prediction.loading import Predictor
@@ -125,7 +126,7 @@ class MaskFiller(Predictor[BertForMaskedLM]):
             texts, _, _ = given_texts(chunk, None)
             return self._filled(texts, top_k, batch_tokens, False)
 
-        return streamed(items, predict, chunk_texts)
+        return streamed(items, predict, chunk_texts, self.settle)
 
     def _filled(
         self,
@@ -141,7 +142,9 @@ class MaskFiller(Predictor[BertForMaskedLM]):
             self.computed(
                 [place.piece for masks in found for place in masks.places],
                 lambda encoded, batch: self._best(encoded, batch, top_k), what="filling",
-                batch_tokens=batch_tokens, show_progress_bar=show_progress_bar,
+                # Of each mask there is a number for each word of the vocabulary.
+                batch_tokens=BATCH_TOKENS if batch_tokens is None else batch_tokens,
+                show_progress_bar=show_progress_bar,
             )
         )  # fmt: skip
         fillings = []
@@ -182,6 +185,15 @@ class MaskFiller(Predictor[BertForMaskedLM]):
                 places.append(_Place(piece, row, *offsets[place]))
             found.append(_Masks(places, spans[-1][1] < len(ids), len(spans)))
         return found
+
+    def _head_output(self, encoded: BertOutput) -> BertOutput:
+        """Not the head: it is for the masked places alone."""
+        return encoded
+
+    def _computed_by_pytorch(self, batch: Batch) -> BertOutput:
+        return self._encoder(
+            batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout
+        )
 
     def _best(self, encoded: BertOutput, batch: Batch, top_k: int) -> Sequence[Tensor]:
         """Of each piece `(masks, top_k, 2)`: the ids of the best tokens and their probabilities."""

@@ -1,5 +1,6 @@
 """A saved folder opened for prediction: the network, its tokenizer, and how it is to be asked."""
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from minibert.checkpoint import Pretrained, load
 from minibert.config import BertConfig
-from minibert.embed import stay_alive_after_fork
+from minibert.embed import TOKENS_PER_TEXT, stay_alive_after_fork
 from minibert.engine_choice import EngineChoice, Engines, chosen_engine
 from minibert.errors import CheckpointError, ConfigError, EngineError, TextError, WeightsError
 from minibert.model import BertModel, BertOutput
@@ -171,6 +172,11 @@ class Predictor(Generic[P]):
             settings=settings, dtype=dtype, device=device, offline=offline,
         )  # fmt: skip
         predictor = cls(saved.model, saved.tokenizer, saved.settings)
+        if engine == "kernels" and not predictor._is_on_cpu:
+            raise EngineError(
+                "predictions on a GPU are computed by PyTorch, got engine 'kernels', expected "
+                "'pytorch' or 'auto'; or choose device 'cpu'"
+            )
         predictor._choose(chosen_engine(engine))
         return predictor
 
@@ -179,26 +185,52 @@ class Predictor(Generic[P]):
         """What computed last, such as "float32 by kernels for AVX-512 VNNI"."""
         return self._engines.description
 
+    def settle(self, n_texts: int | None) -> bool:
+        """Decide what computes a job of so many texts, None for very many; streams do so too.
+
+        Returns: whether the kernels do it.
+        """
+        if not self._is_on_cpu:
+            return False
+        return self._engines.settle(sys.maxsize if n_texts is None else TOKENS_PER_TEXT * n_texts)
+
     def computed(
         self,
         pieces: Sequence[Piece],
-        read: Callable[[BertOutput, Batch], Iterable[Tensor]],
+        read: Callable[[Any, Batch], Iterable[Tensor]],
         *,
         what: str,
         batch_tokens: int | None = None,
         show_progress_bar: bool | None = None,
     ) -> list[Tensor]:
-        """As `sequences.computed`, where `read` is given what the encoder makes of a batch."""
-        engine = self._engines.for_tokens(sum(len(piece.ids) for piece in set(pieces)))
+        """As `sequences.computed`, where `read` is given what the network gives for a batch.
 
-        def encoded(batch: Batch) -> Iterable[Tensor]:
-            return read(_encoded(self._encoder, engine, batch), batch)
+        Raises: EngineError where kernels were asked for, and there can be none.
+        """
+        if self._encoder is not self._chosen_for:  # another has been put in its place
+            self._choose(self._engine_choice)
+        engine = None
+        if self._is_on_cpu:
+            engine = self._engines.for_tokens(sum(len(piece.ids) for piece in set(pieces)))
+
+        def output(batch: Batch) -> Iterable[Tensor]:
+            if engine is None:
+                return read(self._computed_by_pytorch(batch), batch)
+            return read(self._head_output(_encoded(self._encoder, engine, batch)), batch)
 
         return computed(
-            self.model, pieces, encoded, what=what,
+            self.model, pieces, output, what=what,
             batch_tokens=batch_tokens, show_progress_bar=show_progress_bar,
             by_kernels=engine is not None,
         )  # fmt: skip
+
+    def _computed_by_pytorch(self, batch: Batch) -> Any:
+        return self.model(batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout)
+
+    def _head_output(self, encoded: BertOutput) -> Any:
+        """What the head makes of what the kernels give."""
+        read: Any = self.model.read
+        return read(encoded)
 
     @property
     def _encoder(self) -> BertModel:
@@ -206,27 +238,22 @@ class Predictor(Generic[P]):
         assert isinstance(encoder, BertModel)
         return encoder
 
-    def _choose(self, engine: EngineChoice) -> None:
-        """Decide what the encoder is computed by."""
-        if self._encoder.embeddings.token.weight.device.type != "cpu":
-            if engine == "kernels":
-                raise EngineError(
-                    "predictions on a GPU are computed by PyTorch, got engine 'kernels', expected "
-                    "'pytorch' or 'auto'; or choose device 'cpu'"
-                )
-            engine = "pytorch"
-        self._engines = Engines(self._encoder, engine, reproducible=False)
+    @property
+    def _is_on_cpu(self) -> bool:
+        return self._encoder.embeddings.token.weight.device.type == "cpu"
+
+    def _choose(self, choice: EngineChoice) -> None:
+        """Decide what the encoder that is there is computed by; on a GPU it is PyTorch."""
+        self._engine_choice, self._chosen_for = choice, self._encoder
+        self._engines = Engines(self._encoder, choice, reproducible=False)
 
 
-def _encoded(encoder: BertModel, engine: "AnyEngine | None", batch: Batch) -> BertOutput:
-    if engine is None:
-        output: BertOutput = encoder(
-            batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout
-        )
-        return output
+def _encoded(encoder: BertModel, engine: "AnyEngine", batch: Batch) -> BertOutput:
+    """What the kernels give, in the encoder's dtype, and what its pooler makes of it."""
     ids, types = (each.numpy().astype(np.int32) for each in (batch.input_ids, batch.token_type_ids))
     lengths = np.array(batch.layout.lengths, dtype=np.int32)
     hidden = engine.hidden(ids, lengths, types if types.any() else None)
+    hidden = hidden.to(encoder.embeddings.token.weight.dtype)
     pooler = encoder.pooler
     return BertOutput(hidden, None if pooler is None else pooler(hidden, batch.layout))
 

@@ -13,8 +13,7 @@ from minibert.config import BertConfig
 from minibert.embed import Embedder
 from minibert.engine_choice import EngineChoice
 from minibert.errors import ConfigError, TextError
-from minibert.heads import BertForSequenceClassification
-from minibert.model import BertOutput
+from minibert.heads import BertForSequenceClassification, ClassifierOutput
 from minibert.pooling import normalise
 from minibert.prediction.loading import (
     Predictor,
@@ -104,8 +103,7 @@ class CrossEncoder(Predictor[BertForSequenceClassification]):
         )
         return Scores(values, pieces.truncated, pieces.windows)
 
-    def _logits_of(self, encoded: BertOutput, batch: Batch) -> Sequence[Tensor]:
-        out = self.model.read(encoded)
+    def _logits_of(self, out: ClassifierOutput, batch: Batch) -> Sequence[Tensor]:
         return on_cpu(out.logits).unbind()
 
 
@@ -121,6 +119,15 @@ class BiEncoder:
 
     def __post_init__(self) -> None:
         check_task(self.settings, COMPARED)
+
+    @property
+    def computes(self) -> str:
+        """As of `Embedder`."""
+        return self.embedder.computes
+
+    def settle(self, n_pairs: int | None) -> bool:
+        """As of `Predictor`."""
+        return self.embedder.settle(None if n_pairs is None else 2 * n_pairs)
 
     def scores(
         self,
@@ -176,6 +183,15 @@ class TextScorer:
     def __init__(self, encoder: CrossEncoder | BiEncoder) -> None:
         self.encoder = encoder
         self.settings = encoder.settings
+
+    @property
+    def computes(self) -> str:
+        """What computed last, such as "float32 by kernels for AVX-512 VNNI"."""
+        return self.encoder.computes
+
+    def settle(self, n_texts: int | None) -> bool:
+        """Decide what computes a job of so many texts or pairs, None for very many."""
+        return self.encoder.settle(n_texts)
 
     @classmethod
     def from_pretrained(
@@ -267,7 +283,7 @@ class TextScorer:
         def predict(chunk: list[str | tuple[str, str]]) -> list[Score]:
             return self.encoder.scores(*columns(chunk), batch_tokens, False).listed()
 
-        return streamed(items, predict, chunk_texts)
+        return streamed(items, predict, chunk_texts, self.settle)
 
     def logits(
         self,

@@ -4,7 +4,7 @@ texts -> token ids -> cut, in windows, or refused -> those that differ, sorted b
 batches of a token budget -> packed, without padding -> what is read from the network, in order
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -176,17 +176,17 @@ def computed(
     Args:
         read: runs the network on a batch, and gives a tensor for each of its pieces.
         what: the name of the bar.
-        batch_tokens: tokens computed at once.
+        batch_tokens: tokens computed at once, at most; None: as many as suit what computes.
         show_progress_bar: None shows one on a terminal, for more than a few batches.
-        by_kernels: give the kernels as much at once as suits them, in place of `batch_tokens`.
+        by_kernels: whether the kernels compute, which more suit than PyTorch.
 
     Raises: CheckpointError where the network gives NaN or infinity.
     """
-    budget = BATCH_TOKENS if batch_tokens is None else batch_tokens
+    budget = KERNEL_TOKENS if by_kernels else BATCH_TOKENS
+    if batch_tokens is not None:
+        budget = batch_tokens
     if budget < 1:
         raise ValueError(f"got batch_tokens {batch_tokens}, expected at least 1")
-    if by_kernels:
-        budget = KERNEL_TOKENS
     device = next(model.parameters()).device
     rows: dict[Piece, int] = {}
     row_of = [rows.setdefault(piece, len(rows)) for piece in pieces]
@@ -233,13 +233,19 @@ def streamed(
     items: Iterable[Item],
     predict: Callable[[list[Item]], Sequence[Result]],
     chunk_texts: int | None,
+    settle: Callable[[int | None], object] = lambda n_texts: None,
 ) -> Iterator[Result]:
-    """The results of any number of items, with a chunk of them in memory."""
+    """The results of any number of items, with a chunk of them in memory.
+
+    Args:
+        settle: told how many there are, or None, before the first is predicted.
+    """
     if isinstance(items, str):
         raise TypeError("got one text, expected an iterable of texts; put it into a list")
     size = CHUNK_TEXTS if chunk_texts is None else chunk_texts
     if size < 1:
         raise ValueError(f"got chunk_texts {chunk_texts}, expected at least 1")
+    settle(len(items) if isinstance(items, Sized) else None)
     iterator, done = iter(items), 0
     while chunk := list(islice(iterator, size)):
         try:

@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minibert.heads import BertForTokenClassification
-from minibert.model import BertOutput
+from minibert.heads import BertForTokenClassification, ClassifierOutput
 from minibert.prediction.entities import has_entities, spans_of
 from minibert.prediction.loading import Predictor
 from minibert.prediction.sequences import Batch, Piece, cut, joined, on_cpu, streamed
@@ -140,7 +139,12 @@ class TokenTagger(Predictor[BertForTokenClassification]):
 
         It holds `chunk_texts` of them in memory; a fault is reported with its index in the corpus.
         """
-        return streamed(items, lambda chunk: self._tagged(chunk, batch_tokens, False), chunk_texts)
+        return streamed(
+            items,
+            lambda chunk: self._tagged(chunk, batch_tokens, False),
+            chunk_texts,
+            self.settle,
+        )
 
     def logits(
         self,
@@ -198,8 +202,7 @@ class TokenTagger(Predictor[BertForTokenClassification]):
             found.append(WordLogits(list(firsts), merged[list(firsts.values())]))
         return found
 
-    def _logits_of(self, encoded: BertOutput, batch: Batch) -> Sequence[Tensor]:
-        out = self.model.read(encoded)
+    def _logits_of(self, out: ClassifierOutput, batch: Batch) -> Sequence[Tensor]:
         return torch.split(on_cpu(out.logits), list(batch.layout.lengths))
 
     def _read(self, text: Text, reading: "_Reading", found: WordLogits) -> Tagging:

@@ -660,7 +660,7 @@ class AdamW:
         self._memory.zero_grad()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is remembered, flat, to be saved as safetensors; not copied.
+        """What is remembered, flat, to be saved as safetensors; not copied, but that of rows.
 
         `steps.NAME` for each parameter, and once it has stepped `mean.NAME` and `square.NAME`.
         Of a table with sparse gradients these are of the rows that `rows.NAME` says.
