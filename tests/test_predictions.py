@@ -118,6 +118,17 @@ def lines(outcome: Outcome) -> list[dict[str, Any]]:
 # ---- the commands themselves
 
 
+@pytest.mark.parametrize("dtype", ["int16", "int8", "bfloat16"])
+def test_dtypes_say_what_float32_says(run: Callable[..., Outcome], dtype: str) -> None:
+    texts = ("a good film", "a bad film")
+    wide, narrow = (
+        lines(run("classify", "sentiment", *texts, "--json", "--dtype", each))
+        for each in ("float32", dtype)
+    )
+    assert [each["label"] for each in narrow] == [each["label"] for each in wide]
+    assert len({each["label"] for each in narrow}) == 2
+
+
 @pytest.mark.slow
 def test_help_imports_nothing_slow() -> None:
     script = """

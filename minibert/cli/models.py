@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])  # those of `checkpoint`
-ANY_DTYPE = click.Choice([*DTYPE.choices, "bfloat16x3", "int16", "int8"])  # and of an `Embedder`
+NARROW_DTYPE = click.Choice([*DTYPE.choices, "int16", "int8"])  # and of a predictor
+ANY_DTYPE = click.Choice([*NARROW_DTYPE.choices, "bfloat16x3"])  # and of an `Embedder`
 
 LongText = Literal["truncate", "windows", "error"]  # that of `embed`, which is slow to import
 Precision = Literal["float32", "int8", "binary"]  # that of `precision`, likewise

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from minibert.cli.models import DTYPE
+from minibert.cli.models import NARROW_DTYPE
 from minibert.cli.records import Records, RecordWriter, check_output
 from minibert.errors import TextError
 from minibert.training.dialect import Dialect
@@ -131,8 +131,8 @@ def model_options(command: _Command) -> _Command:
                 "them. Default: as the model was trained."),
         _option("--batch-tokens", type=click.IntRange(min=1), metavar="N",
                 help="Tokens computed at once."),
-        _option("--dtype", type=DTYPE, default="float32", show_default=True,
-                help="Of the computation."),
+        _option("--dtype", type=NARROW_DTYPE, default="float32", show_default=True,
+                help="Of the computation; int16 and int8 are faster on a CPU."),
         _option("--device", default="auto", show_default=True, metavar="NAME",
                 help="auto, cpu, cuda, cuda:1."),
         _option("--revision", metavar="COMMIT", help="Of a hub id."),
