@@ -60,9 +60,6 @@ BATCH_TOKENS = 1024
 # Tokens that the kernels get at once: as many as show progress, and hold little memory.
 KERNEL_TOKENS = 32_768
 
-# What a text is taken to have before it is looked at.
-TOKENS_PER_TEXT = 25
-
 # Texts that `stream` takes at once. Sorting them by length is what makes batches even.
 CHUNK_TEXTS = 4096
 
@@ -198,7 +195,7 @@ class Embedder:
 
         Returns: whether the kernels do it.
         """
-        return self._engines.settle(sys.maxsize if n_texts is None else TOKENS_PER_TEXT * n_texts)
+        return self._engines.settle_for_texts(n_texts)
 
     @property
     def computes(self) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import nn
@@ -26,6 +27,9 @@ EngineChoice = Literal["auto", "kernels", "pytorch"]
 # one call on, since that takes as long as they save.
 TOKENS_TO_LOAD = 256
 TOKENS_TO_COMPILE = 100_000
+
+# What a text is taken to have before it is looked at.
+TOKENS_PER_TEXT = 25
 
 
 def chosen_engine(asked: str | None) -> EngineChoice:
@@ -86,6 +90,18 @@ class Engines:
             self.for_tokens(n_tokens)
             self._settled = True
         return self._engine is not None
+
+    def settle_for_texts(self, n_texts: int | None) -> bool:
+        """The same for a job of so many texts, None for very many."""
+        return self.settle(sys.maxsize if n_texts is None else TOKENS_PER_TEXT * n_texts)
+
+    def of(self, model: BertModel) -> "Engines":
+        """These, or where another network has been put in the place of theirs, ones for it."""
+        if model is self._model:
+            return self
+        return Engines(
+            model, self._choice, reproducible=self.reproducible, bfloat16x3=self._bfloat16x3
+        )
 
     def for_tokens(self, n_tokens: int) -> "AnyEngine | None":
         """The kernels, for so many tokens that are next; None for PyTorch.

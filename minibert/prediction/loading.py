@@ -1,6 +1,5 @@
 """A saved folder opened for prediction: the network, its tokenizer, and how it is to be asked."""
 
-import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from minibert.checkpoint import Pretrained, load
 from minibert.config import BertConfig
-from minibert.embed import TOKENS_PER_TEXT, stay_alive_after_fork
+from minibert.embed import stay_alive_after_fork
 from minibert.engine_choice import EngineChoice, Engines, chosen_engine
 from minibert.errors import CheckpointError, ConfigError, EngineError, TextError, WeightsError
 from minibert.model import BertModel, BertOutput
@@ -140,7 +139,7 @@ class Predictor(Generic[P]):
         self.model = prepared(model, tokenizer)
         self.tokenizer = tokenizer
         self.settings = settings
-        self._choose("pytorch")
+        self._engines = Engines(self._encoder, "pytorch", reproducible=False)
 
     @classmethod
     def from_pretrained(
@@ -177,7 +176,7 @@ class Predictor(Generic[P]):
                 "predictions on a GPU are computed by PyTorch, got engine 'kernels', expected "
                 "'pytorch' or 'auto'; or choose device 'cpu'"
             )
-        predictor._choose(chosen_engine(engine))
+        predictor._engines = Engines(predictor._encoder, chosen_engine(engine), reproducible=False)
         return predictor
 
     @property
@@ -190,9 +189,7 @@ class Predictor(Generic[P]):
 
         Returns: whether the kernels do it.
         """
-        if not self._is_on_cpu:
-            return False
-        return self._engines.settle(sys.maxsize if n_texts is None else TOKENS_PER_TEXT * n_texts)
+        return self._is_on_cpu and self._engines.settle_for_texts(n_texts)
 
     def computed(
         self,
@@ -207,8 +204,7 @@ class Predictor(Generic[P]):
 
         Raises: EngineError where kernels were asked for, and there can be none.
         """
-        if self._encoder is not self._chosen_for:  # another has been put in its place
-            self._choose(self._engine_choice)
+        self._engines = self._engines.of(self._encoder)
         engine = None
         if self._is_on_cpu:
             engine = self._engines.for_tokens(sum(len(piece.ids) for piece in set(pieces)))
@@ -241,11 +237,6 @@ class Predictor(Generic[P]):
     @property
     def _is_on_cpu(self) -> bool:
         return self._encoder.embeddings.token.weight.device.type == "cpu"
-
-    def _choose(self, choice: EngineChoice) -> None:
-        """Decide what the encoder that is there is computed by; on a GPU it is PyTorch."""
-        self._engine_choice, self._chosen_for = choice, self._encoder
-        self._engines = Engines(self._encoder, choice, reproducible=False)
 
 
 def _encoded(encoder: BertModel, engine: "AnyEngine", batch: Batch) -> BertOutput:

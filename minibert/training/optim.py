@@ -282,7 +282,9 @@ class _Tracked:
         if self.parameter.grad.is_sparse:
             self.parameter.grad = self.parameter.grad.to_dense()
         if self.of_rows is not None:
-            self.memory, self.of_rows = self.of_rows.of_whole_table(), None
+            whole = self.of_rows.of_whole_table()
+            self.memory = tuple(kind.to(self.parameter.device) for kind in whole)
+            self.of_rows = None
 
     def begin(self, n_memories: int) -> None:
         """Count a step, and make room for what is new."""
@@ -470,8 +472,6 @@ class _Memory:
                 entry.of_rows = RowMoments(entry.parameter, len(self.kinds), entry.dtype)
                 entry.of_rows.put(rows, memory)
                 memory = ()
-                if device.type != "cpu":
-                    memory, entry.of_rows = entry.of_rows.of_whole_table(), None
             entry.memory = tuple(
                 tensor.to(device, copy=True, memory_format=torch.contiguous_format)
                 for tensor in memory
